@@ -1,0 +1,84 @@
+"""What goes into the store and comes out of it, where `evalkit.records` has no record for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from evalkit.records import JobRecord, JsonObject, Sample, Score
+
+
+@dataclass(frozen=True)
+class VariantResult:
+    """Everything that one scoring job came to; written in one transaction."""
+
+    name: str
+    path: tuple[JsonObject, ...]
+    """Normalised steps as JSON."""
+    parent: str | None
+    """Nearest scored ancestor in the variant graph."""
+    edge: str
+    """What the steps since the parent do, in words."""
+    job: JobRecord
+    scores: Mapping[str, tuple[str, Score]] = field(default_factory=dict)
+    """Computed now: metric to (reuse key, score)."""
+    reused: Mapping[str, int] = field(default_factory=dict)
+    """Computed before: metric to the `StoredScore.id`."""
+    samples: tuple[Sample, ...] = ()
+    """Generated now."""
+    samples_key: str | None = None
+    """Reuse key of `samples`; needed where there are any."""
+    reused_samples: int | None = None
+    """Generated before: the `StoredSamples.id`."""
+
+
+@dataclass(frozen=True)
+class StoredScore:
+    """A score that is already known, without its per-unit values."""
+
+    id: int
+    run: str
+    """The run that computed it."""
+    metric: str
+    value: float
+    stderr: float | None
+    extra: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class StoredSamples:
+    """Texts that are already generated."""
+
+    id: int
+    run: str
+    """The run that generated them."""
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class StoredTraining:
+    """A training job that is already done."""
+
+    run: str
+    """The run that trained."""
+    job: JobRecord
+    content_digest: str | None
+    """Digest of the adapter it wrote."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One line of a list of runs."""
+
+    id: str
+    suite: str
+    started: str
+    """ISO 8601, UTC."""
+    seconds: float | None
+    exit_code: int | None
+    """None: the run has not ended, or was killed."""
+    variants: int
+    scored: int
+    """Variants whose job is done or reused."""
+    verdicts: Mapping[str, int]
+    """How many of each verdict."""

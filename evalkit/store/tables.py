@@ -1,0 +1,201 @@
+"""The tables, as SQLAlchemy models: the only description of the schema beside its migrations.
+
+    runs ─┬─ jobs                 one row a training or scoring job
+          ├─ variants ─┬─ variant_scores ── scores ─┬─ unit_sets
+          │            └─ sample_sets               └─ token_losses
+          └─ verdicts
+
+A score belongs to no run: it is found by its `reuse_key`, and `variant_scores` says which variants
+of which runs show it. Deleting a run deletes what hangs on it and leaves scores that others use.
+Per-unit values are little-endian binary, one blob a score. What many scores share (the units, their
+clusters and their counts) is one row of `unit_sets`, keyed by its content.
+
+Later measures are new tables or new rows, never changed ones: a named baseline is a table with a
+key into `runs`; outcomes of single task samples hang on `scores` as `token_losses` do; measures of
+single modules hang on `variants`; a measure of an edge hangs on the variant at its end, since
+`variants.parent` names the other. `metric`, `kind` and `status` are plain text without a
+constraint, so that a new metric needs no migration.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+REVISIONS: Final = ("0001",)
+"""Every revision of the schema, oldest first. The last one is what this code reads and writes."""
+
+VERSION_TABLE: Final = "evalkit_schema"
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that a later migration can name it too."""
+
+    metadata = sa.MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {dict[str, Any]: sa.JSON, list[Any]: sa.JSON, float: sa.Double()}  # noqa: RUF012
+
+
+class Run(Base):
+    """One `evalkit run` of one suite."""
+
+    __tablename__ = "runs"
+
+    id: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
+    suite: Mapped[str]
+    place: Mapped[str]
+    """The suite's path as the user gave it."""
+    started: Mapped[str] = mapped_column(sa.String(40), index=True)
+    """ISO 8601 in UTC: text sorts as time does, on every backend."""
+    seconds: Mapped[float | None]
+    exit_code: Mapped[int | None]
+    suite_text: Mapped[str] = mapped_column(sa.Text)
+    suite_json: Mapped[dict[str, Any]]
+    arguments: Mapped[dict[str, Any]]
+    provenance: Mapped[dict[str, Any]]
+    gates: Mapped[list[Any]]
+
+
+class Job(Base):
+    """What became of one job of a run."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (sa.UniqueConstraint("run_id", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    kind: Mapped[str] = mapped_column(sa.String(16))
+    status: Mapped[str] = mapped_column(sa.String(16))
+    seconds: Mapped[float]
+    error: Mapped[str | None] = mapped_column(sa.Text)
+    facts: Mapped[dict[str, Any]]
+    reused_from: Mapped[str | None] = mapped_column(sa.String(32))
+    """A run's id, kept when that run is deleted."""
+    reuse_key: Mapped[str | None] = mapped_column(sa.String(64), index=True)
+    """Of a training job: its recipe's key."""
+    content_digest: Mapped[str | None] = mapped_column(sa.String(64))
+    """Of a training job: what it wrote."""
+
+
+class SampleSet(Base):
+    """The texts that one variant generated."""
+
+    __tablename__ = "sample_sets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    reuse_key: Mapped[str] = mapped_column(sa.String(64), index=True)
+    computed_in: Mapped[str] = mapped_column(sa.String(32))
+    samples: Mapped[list[Any]]
+
+
+class Variant(Base):
+    """One variant of a run; `job_id` is null until its job has ended."""
+
+    __tablename__ = "variants"
+    __table_args__ = (sa.UniqueConstraint("run_id", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id", ondelete="CASCADE"))
+    position: Mapped[int]
+    """Place in the suite."""
+    name: Mapped[str]
+    path: Mapped[list[Any]]
+    parent: Mapped[str | None]
+    edge: Mapped[str] = mapped_column(sa.Text)
+    job_id: Mapped[int | None] = mapped_column(
+        sa.ForeignKey("jobs.id", ondelete="SET NULL"), index=True
+    )
+    sample_set_id: Mapped[int | None] = mapped_column(
+        sa.ForeignKey("sample_sets.id", ondelete="RESTRICT"), index=True
+    )
+
+
+class UnitSet(Base):
+    """The units that scores are paired by: which they are, how they cluster, what they weigh."""
+
+    __tablename__ = "unit_sets"
+
+    digest: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    ids: Mapped[list[Any]]
+    clusters: Mapped[list[Any] | None] = mapped_column(sa.JSON(none_as_null=True))
+    """Null: every unit is its own cluster."""
+    counts: Mapped[bytes]
+    """Little-endian float64."""
+
+
+class ScoreRow(Base):
+    """One metric of one computation; never changed once written."""
+
+    __tablename__ = "scores"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    reuse_key: Mapped[str] = mapped_column(sa.String(64), index=True)
+    computed_in: Mapped[str] = mapped_column(sa.String(32))
+    """A run's id, kept when that run is deleted."""
+    metric: Mapped[str]
+    kind: Mapped[str] = mapped_column(sa.String(16))
+    value: Mapped[float]
+    stderr: Mapped[float | None]
+    unit: Mapped[str]
+    higher_is_better: Mapped[bool]
+    units: Mapped[str] = mapped_column(
+        sa.ForeignKey("unit_sets.digest", ondelete="RESTRICT"), index=True
+    )
+    sums: Mapped[bytes]
+    """Little-endian float64, as many as the unit set has ids."""
+    extra: Mapped[dict[str, Any]]
+    comparison: Mapped[dict[str, Any]]
+
+
+class TokenLossRow(Base):
+    """The loss of every scored token of one unit of one score."""
+
+    __tablename__ = "token_losses"
+
+    score_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("scores.id", ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    unit: Mapped[int]
+    """Index into the unit set's ids."""
+    tokens: Mapped[list[Any]]
+    losses: Mapped[bytes]
+    """Little-endian float32, nats, one a token."""
+
+
+class VariantScore(Base):
+    """Which score a variant of a run shows for a metric, computed in that run or before."""
+
+    __tablename__ = "variant_scores"
+
+    variant_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("variants.id", ondelete="CASCADE"), primary_key=True
+    )
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    score_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("scores.id", ondelete="RESTRICT"), index=True
+    )
+
+
+class VerdictRow(Base):
+    """What a gate came to in a run."""
+
+    __tablename__ = "verdicts"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id", ondelete="CASCADE"), index=True)
+    position: Mapped[int]
+    verdict: Mapped[str] = mapped_column(sa.String(16))
+    ok: Mapped[bool]
+    gate: Mapped[dict[str, Any]]
+    details: Mapped[dict[str, Any]]
+    """The verdict's other fields, by their names."""
