@@ -1,0 +1,243 @@
+"""Writes a run as one self-contained HTML page: no script, no request, everything escaped."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from evalkit.errors import EvalkitError
+from evalkit.records import JsonObject, RunRecord
+from evalkit.report import facts as records
+from evalkit.report.charts import NARROW, WIDE, Dot, Shape, dot_plot
+from evalkit.report.details import flat, graph, job_card, job_table, prompt_cards
+from evalkit.report.notes import notes_of
+from evalkit.report.sentence import verdict_sentence
+from evalkit.report.view import (
+    GateRow,
+    MetricTable,
+    gate_rows,
+    metric_table,
+)
+from evalkit.report.words import clean, counted, duration
+
+LONGEST_SUITE = 200_000
+"""Characters of the suite's text that the page shows."""
+_DOTS: dict[records.Standing, tuple[str, Shape]] = {
+    "passes": ("var(--good)", "circle"),
+    "not judged": ("var(--neutral)", "circle"),
+    "known loss": ("var(--bad)", "diamond"),
+    "fails": ("var(--bad)", "diamond"),
+    "not settled": ("var(--warn)", "triangle-up"),
+    "failed": ("var(--bad)", "square"),
+}
+_LEGEND: dict[records.Standing, str] = {
+    "passes": "passes its gates",
+    "not judged": "no gate of its own",
+    "known loss": "regressed, as expected",
+    "fails": "fails a gate",
+    "not settled": "not settled",
+    "failed": "failed",
+}
+
+
+def report_path(run: RunRecord, folder: Path) -> Path:
+    """Where a run's page lies below `folder`: SUITE/RUN/index.html, safe as file names."""
+    return folder / _file_name(run.suite) / _file_name(run.id) / "index.html"
+
+
+def write_report(run: RunRecord, folder: Path) -> Path:
+    """Writes a run's page below `folder` and returns its path.
+
+    The page appears whole or not at all. The same run gives the same bytes.
+
+    Raises:
+        EvalkitError: the folder cannot be written to.
+    """
+    page = render_html(run)
+    path = report_path(run, folder)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_whole(path, page)
+    except OSError as error:
+        raise EvalkitError(
+            f"{path}: the report cannot be written ({error.strerror or error}). The run itself is "
+            "stored: draw it again elsewhere with `evalkit report`"
+        ) from error
+    return path
+
+
+def render_html(run: RunRecord) -> str:
+    """A run's page as text."""
+    return _environment().get_template("report.html.j2").render(_context(run))
+
+
+def shown(value: object) -> object:
+    """What every expression of a template passes through: untrusted text is made printable."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return clean(value, longest=LONGEST_SUITE)
+    return value
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("evalkit.report", "templates"),
+        autoescape=True,
+        finalize=shown,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["unbroken"] = _unbroken
+    return environment
+
+
+def _context(run: RunRecord) -> dict[str, Any]:
+    sentence = verdict_sentence(run)
+    # What a reader in a hurry needs: 'Ship a or b', 'Not ready'.
+    lead = len(re.split(r"[;:] ", sentence, maxsplit=1)[0])
+    metrics = records.metrics_of(run)
+    primary = records.primary_metric(run)
+    tables = [metric_table(run, metric) for metric in metrics]
+    gates = gate_rows(run)
+    shared, jobs = job_table(run)
+    return {
+        "run": run,
+        "lead": sentence[:lead],
+        "rest": sentence[lead:],
+        "status": _status(run, gates),
+        "summary": _summary(run, metrics),
+        "gates": gates,
+        "tables": tables,
+        "charts": [_chart(run, table) for table in tables],
+        "unscored": [] if metrics else run.variants,
+        "graph": graph(run, primary) if primary else [],
+        "graph_metric": next((t.title for t in tables if t.metric == primary), ""),
+        "adapters": [job_card(job.name, job) for job in run.adapters],
+        "prompts": prompt_cards(run),
+        "notes": notes_of(run),
+        "shared_facts": shared,
+        "jobs": jobs,
+        "measured": [(table.title, flat(_comparison(run, table.metric))) for table in tables],
+        "provenance": _groups(run),
+        "suite_text": run.suite_text,
+    }
+
+
+def _status(run: RunRecord, gates: Sequence[GateRow]) -> tuple[str, str]:
+    """Tone and words of the badge at the top."""
+    ok = sum(gate.ok for gate in gates)
+    failed = sum(records.job_status(variant) != "scored" for variant in run.variants)
+    if failed:
+        return "bad", f"{counted(failed, 'variant')} not scored"
+    if not gates:
+        return "plain", "not judged" if run.gates else "no gates"
+    if ok < len(gates):
+        return "bad", f"{len(gates) - ok} of {counted(len(gates), 'gate')} not ok"
+    if any(gate.tone == "warn" for gate in gates):
+        return "warn", "ok, with warnings"
+    return "good", f"{ok} of {counted(len(gates), 'gate')} ok"
+
+
+def _summary(run: RunRecord, metrics: Sequence[str]) -> list[str]:
+    """The line of facts under the sentence."""
+    parts = [_date_words(run.started)]
+    if run.seconds is not None:
+        parts.append(duration(run.seconds))
+    if run.provenance.get("device_name"):
+        parts.append(str(run.provenance["device_name"]))
+    parts.append(counted(len(run.variants), "variant"))
+    if metrics:
+        score = next(v.scores[metrics[0]] for v in run.variants if metrics[0] in v.scores)
+        parts.append(counted(len(score.unit_ids), records.unit_noun(score)))
+    if run.exit_code is not None:
+        parts.append(f"exit code {run.exit_code}")
+    return parts
+
+
+def _chart(run: RunRecord, table: MetricTable) -> dict[str, Any]:
+    dots: list[Dot] = []
+    legend: dict[records.Standing, tuple[str, Shape, str]] = {}
+    for variant in run.variants:
+        score = variant.scores.get(table.metric)
+        if score is None:
+            continue
+        low, high = records.interval(score) or (score.value, score.value)
+        standing = records.standing(run, variant.name)
+        color, shape = _DOTS[standing]
+        legend[standing] = (color, shape, _LEGEND[standing])
+        dots.append(Dot(variant.name, score.value, low, high, color, shape))
+    higher_is_better = table.direction.startswith("higher")
+    dots.sort(key=lambda dot: dot.value, reverse=higher_is_better)
+    title = f"{table.title} ({table.unit}), {table.direction}"
+    return {
+        "wide": dot_plot(dots, title=title, layout=WIDE),
+        "narrow": dot_plot(dots, title=title, layout=NARROW),
+        "legend": [legend[standing] for standing in _DOTS if standing in legend],
+    }
+
+
+def _comparison(run: RunRecord, metric: str) -> JsonObject:
+    return next(dict(v.scores[metric].comparison) for v in run.variants if metric in v.scores)
+
+
+def _groups(run: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Provenance by topic: what is nested makes a group of its own, the rest comes first."""
+    single = {key: value for key, value in run.provenance.items() if not _is_mapping(value)}
+    identity = {"run": run.id, "suite": run.suite, "started": run.started}
+    groups = [("This run", flat({**identity, "exit code": run.exit_code, **single}))]
+    groups += [
+        (str(key).replace("_", " "), flat(value))
+        for key, value in run.provenance.items()
+        if _is_mapping(value)
+    ]
+    groups += [
+        (f"arguments {key}", flat(value))
+        for key, value in run.arguments.items()
+        if _is_mapping(value)
+    ]
+    return groups
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, dict) and bool(value)
+
+
+def _date_words(started: str) -> str:
+    try:
+        moment = datetime.fromisoformat(started)
+    except ValueError:
+        return started
+    return f"{moment.day} {moment:%B %Y, %H:%M} UTC"
+
+
+def _unbroken(text: str) -> str:
+    """Keeps a number and its unit on one line."""
+    return re.sub(r"(?<=\d) (?=%|pp\b)", "\N{NO-BREAK SPACE}", text)
+
+
+def _file_name(name: str) -> str:
+    """One path component that leads nowhere else, whatever the name says."""
+    safe = re.sub(r"[^\w.+-]+", "-", name).strip(".-")[:80]
+    return safe or "unnamed"
+
+
+def _write_whole(path: Path, page: str) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".index-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

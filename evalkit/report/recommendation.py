@@ -1,0 +1,60 @@
+"""Which variants the records allow to ship: gates decide, storage and quality choose among them."""
+
+from __future__ import annotations
+
+from evalkit.records import RunRecord, VariantRecord
+from evalkit.report.facts import (
+    carries_adapter,
+    change,
+    needs_adapter,
+    primary_metric,
+    standing,
+    storage_bits,
+    twin_without_adapter,
+)
+
+
+def recommended(run: RunRecord) -> list[VariantRecord]:
+    """The variants that the records allow to ship, those of the fewest bits, handiest first.
+
+    A variant qualifies with a score and without a verdict other than PASS or IMPROVED, and if it
+    has such a verdict or is the reference of one. An adapter that makes its base worse is left out.
+    """
+    metric = primary_metric(run)
+    if metric is None:
+        return []
+    references = {verdict.gate.against for verdict in run.verdicts}
+    able = [
+        variant
+        for variant in run.variants
+        if metric in variant.scores
+        and (
+            standing(run, variant.name) == "passes"
+            or (standing(run, variant.name) == "not judged" and variant.name in references)
+        )
+    ]
+    able = [v for v in able if not carries_adapter(v.path) or _adapter_helps(run, v)]
+    adapted = [variant for variant in able if carries_adapter(variant.path)]
+    able = adapted or able
+    fewest = min((storage_bits(variant.path) for variant in able), default=0)
+    small = [variant for variant in able if storage_bits(variant.path) == fewest]
+    return sorted(small, key=lambda variant: (needs_adapter(variant.path), _rank(variant, metric)))
+
+
+def _rank(variant: VariantRecord, metric: str) -> float:
+    """Smaller is better."""
+    score = variant.scores[metric]
+    return -score.value if score.higher_is_better else score.value
+
+
+def _adapter_helps(run: RunRecord, variant: VariantRecord) -> bool:
+    """False only where a twin without the adapter was scored and is at least as good."""
+    metric = primary_metric(run)
+    twin = twin_without_adapter(run, variant)
+    if metric is None or twin is None or metric not in twin.scores:
+        return True
+    score = variant.scores[metric]
+    difference = change(score, twin.scores[metric])
+    if difference is None:
+        return True
+    return difference > 0 if score.higher_is_better else difference < 0

