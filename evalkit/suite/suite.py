@@ -1,0 +1,135 @@
+"""The suite as one validated object, read from YAML or from the JSON that a run kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, PlainSerializer, PlainValidator
+
+from evalkit.errors import Problem, SuiteError
+from evalkit.paths import DTYPES
+from evalkit.records import Gate, JsonObject
+from evalkit.suite.fields import Found, Key, Name, Names, Prose, Spec
+from evalkit.suite.gates import gates_json, read_gates
+from evalkit.suite.layers import SuiteTree, read_suite_tree
+from evalkit.suite.metrics import Metrics, perplexity_entries
+from evalkit.suite.problems import keys_at, read_model
+from evalkit.suite.specs import AdapterSpec, DataSpec, ModelSpec, Requires, training_method
+from evalkit.suite.variants import VariantSpec, read_variants, variant_entry, variants_json
+
+
+class Suite(Spec):
+    """Everything a run does, validated: which weights, by which paths, scored and judged how."""
+
+    more_keys = ("extends",)
+
+    name: Name
+    """Names the suite's reports."""
+    description: Prose = ""
+    """For people."""
+    model: ModelSpec
+    """The base weights: a string, or a mapping."""
+    requires: Requires | None = None
+    """What the machine must have."""
+    data: dict[Key, DataSpec] = Field(default_factory=dict)
+    """The corpora by name; each a string or a mapping."""
+    adapters: dict[Key, AdapterSpec] = Field(default_factory=dict)
+    """The adapters by name."""
+    variants: Annotated[
+        tuple[VariantSpec, ...], PlainValidator(read_variants), PlainSerializer(variants_json)
+    ]
+    """What is scored, in this order: presets by their name, or `NAME: [steps]`."""
+    metrics: Metrics
+    """What is measured on every variant."""
+    gates: Annotated[tuple[Gate, ...], PlainValidator(read_gates), PlainSerializer(gates_json)] = ()
+    """What is promised."""
+    text: str = Field(default="", exclude=True)
+    """The YAML that was read, lowest layer first, each layer under a comment that names it."""
+    place: str = Field(default="", exclude=True)
+    """The file, as it was given."""
+
+    def to_json(self) -> JsonObject:
+        """Return the suite as JSON: after `extends` and `--set`, with presets written out.
+
+        `suite_from_json` reads it back; `text` and the gates' places are not in it.
+        """
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def load_suite(path: Path, *, overrides: Sequence[str] = ()) -> Suite:
+    """Read a suite from its YAML file.
+
+    Args:
+        path: the file; what it `extends` is read too.
+        overrides: `dotted.key=VALUE` each, VALUE in YAML, laid over the file in this order.
+
+    Raises:
+        SuiteError: everything that is wrong with it, in the order of its lines.
+        UsageError: there is no such file, or an override is malformed.
+    """
+    tree = read_suite_tree(path, overrides=overrides)
+    suite = _validate(tree.root.plain(), tree=tree, place=str(path))
+    gates = (
+        dataclasses.replace(gate, place=tree.locate(("gates", index)).place)
+        for index, gate in enumerate(suite.gates)
+    )
+    return suite.model_copy(update={"gates": tuple(gates), "text": tree.text, "place": str(path)})
+
+
+def suite_from_json(obj: Mapping[str, Any], *, place: str) -> Suite:
+    """Read back what `Suite.to_json` wrote.
+
+    Args:
+        obj: the JSON.
+        place: the file that the suite was read from, for messages.
+
+    Raises:
+        SuiteError: it is no suite (of this version).
+    """
+    return _validate(dict(obj), tree=None, place=place).model_copy(update={"place": place})
+
+
+def _validate(raw: Mapping[str, Any], *, tree: SuiteTree | None, place: str) -> Suite:
+    found: list[Found] = [
+        ((key,), f"unknown key (allowed: {', '.join(keys_at(Suite, ()))})")
+        for key in ("text", "place")
+        if key in raw
+    ]
+    suite = read_model(Suite, raw, names=_names(raw), at=(), found=found)
+    if suite is None or found:
+        raise SuiteError(_placed(found, tree=tree, place=place))
+    return suite
+
+
+def _placed(found: Sequence[Found], *, tree: SuiteTree | None, place: str) -> list[Problem]:
+    """Return problems with their file and line, in the order of the files and their lines."""
+    problems: dict[Problem, tuple[int, int]] = {}
+    for where, what in found:
+        node = tree.locate(where) if tree is not None else None
+        problem = Problem(node.place if node else place, ".".join(map(str, where)), what)
+        problems[problem] = node.order if node else (0, 0)
+    return sorted(problems, key=lambda problem: problems[problem])
+
+
+def _names(raw: Mapping[str, Any]) -> Names:
+    """Gather the names that parts refer to, from a suite that may be wrong anywhere."""
+    model, data, adapters = raw.get("model"), raw.get("data"), raw.get("adapters")
+    dtype = model.get("dtype") if isinstance(model, Mapping) else None
+    metrics = raw.get("metrics")
+    perplexity = metrics.get("perplexity") if isinstance(metrics, Mapping) else None
+    variants = raw.get("variants")
+    entries = [variant_entry(v) for v in variants] if isinstance(variants, list) else []
+    return Names(
+        dtype=dtype if dtype in DTYPES else "fp16",
+        adapters={name: training_method(adapter) for name, adapter in _items(adapters)},
+        data={name: spec if isinstance(spec, Mapping) else {} for name, spec in _items(data)},
+        variants=list(dict.fromkeys(entry[0] for entry in entries if entry is not None)),
+        metrics=list(perplexity_entries(perplexity)) if perplexity is not None else [],
+    )
+
+
+def _items(value: object) -> list[tuple[str, Any]]:
+    return [(str(key), below) for key, below in value.items()] if isinstance(value, Mapping) else []

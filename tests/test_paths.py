@@ -1,0 +1,316 @@
+"""Paths: normal form, presets, legality, words, and which variant continues which."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evalkit.paths import (
+    DTYPES,
+    PRESETS,
+    QUANT_TYPES,
+    Attach,
+    Dequantize,
+    Load,
+    Merge,
+    PathError,
+    Quantize,
+    VariantGraph,
+    check,
+    describe,
+    normalise,
+    path_from_json,
+    path_json,
+    preset_path,
+)
+
+NF4 = Quantize("nf4", double_quant=True, compute_dtype="fp16")
+
+
+def path_of(*raw, dtype="fp16"):
+    return normalise(raw, dtype=dtype)
+
+
+def problems_of(*raw, adapters=None):
+    return [str(problem) for problem in check(path_of(*raw), adapters=adapters or {"a": "lora"})]
+
+
+# --- normal form
+
+
+def test_missing_load_is_the_suites_dtype():
+    assert path_of({"quantize": "nf4"}, dtype="bf16") == (
+        Load("bf16"),
+        Quantize("nf4", double_quant=True, compute_dtype="bf16"),
+    )
+
+
+def test_defaults_follow_the_paths_own_load():
+    path = path_of({"load": "fp32"}, {"quantize": "nf4"}, "dequantize", dtype="fp16")
+    assert path == (
+        Load("fp32"),
+        Quantize("nf4", double_quant=True, compute_dtype="fp32"),
+        Dequantize("fp32"),
+    )
+
+
+def test_int8_has_no_double_quantisation():
+    assert path_of({"quantize": "int8"})[1] == Quantize(
+        "int8", double_quant=False, compute_dtype="fp16"
+    )
+
+
+def test_a_mapping_sets_every_field_of_quantize():
+    raw = {"type": "fp4", "double_quant": False, "compute_dtype": "fp32", "skip_modules": ["head"]}
+    assert path_of({"quantize": raw})[1] == Quantize(
+        "fp4", double_quant=False, compute_dtype="fp32", skip_modules=("head",)
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"quantise": "nf4"}, "unknown step 'quantise' (did you mean 'quantize'?)"),
+        ("nf4", "unknown step 'nf4' (did you mean 'quantize: nf4'?)"),
+        ("fp16", "unknown step 'fp16' (did you mean 'load: fp16'?)"),
+        ({"load": "fp15"}, "load cannot be 'fp15' (did you mean 'fp16'?)"),
+        ("quantize", "quantize needs an argument (allowed: nf4, fp4, int8)"),
+        ({"quantize": "nf5"}, "quantize cannot be 'nf5' (did you mean 'nf4'?)"),
+        ({"quantize": {"type": "nf4", "duble_quant": True}}, "did you mean 'double_quant'?"),
+        ({"quantize": {"type": "nf4", "block_size": 128}}, "block_size cannot be set"),
+        ({"quantize": {"type": "nf4", "double_quant": "yes"}}, "double_quant is true or false"),
+        ({"quantize": {"type": "nf4", "skip_modules": "head"}}, "skip_modules is a list"),
+        ({"quantize": {"type": "nf4", "skip_modules": 3}}, "skip_modules is a list"),
+        ({"quantize": {"type": "int8", "double_quant": True}}, "int8 has no double quantisation"),
+        ({"quantize": {"type": "int8", "compute_dtype": "fp32"}}, "computes in the load dtype"),
+        ({"dequantize": "int8"}, "dequantize cannot be 'int8'"),
+        ("attach", "attach takes the name of one adapter"),
+        ({"attach": ["a", "b"]}, "attach takes the name of one adapter"),
+        ({"merge": "a"}, "merge takes no argument"),
+        ({"quantize": "nf4", "attach": "a"}, "one step a line"),
+        ({}, "a step is one of load, quantize"),
+        (3, "a step is one of load, quantize"),
+    ],
+)
+def test_a_malformed_step_says_what_is_allowed(step, message):
+    with pytest.raises(PathError) as error:
+        path_of({"load": "fp16"}, step)
+    assert [problem.index for problem in error.value.problems] == [1]
+    assert message in str(error.value)
+
+
+def test_every_malformed_step_is_reported():
+    with pytest.raises(PathError) as error:
+        path_of("lod", {"load": "fp16"}, "murge")
+    assert [problem.index for problem in error.value.problems] == [0, 2]
+
+
+def test_an_empty_path_is_refused():
+    with pytest.raises(PathError, match="at least one step"):
+        path_of()
+
+
+# --- presets
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_legal_with_one_adapter(name):
+    path = normalise(preset_path(name, ["a"]), dtype="fp16")
+    assert check(path, adapters={"a": "lora"}) == []
+
+
+def test_presets_mean_what_the_field_means_by_them():
+    def steps(name):
+        return normalise(preset_path(name, ["a"]), dtype="fp16")
+
+    merge = (Attach("a"), Merge())
+    assert steps("fp16") == (Load("fp16"),)
+    assert steps("nf4+adapter") == (Load("fp16"), NF4, Attach("a"))
+    assert steps("merged-4bit") == (Load("fp16"), NF4, *merge)
+    assert steps("dequant-merged") == (Load("fp16"), NF4, Dequantize("fp16"), *merge)
+    assert steps("requantized") == (*steps("dequant-merged"), NF4)
+    assert steps("fp16-merged") == (Load("fp16"), *merge)
+    assert steps("fp16-merged-nf4") == (Load("fp16"), *merge, NF4)
+
+
+def test_fp16_presets_load_fp16_whatever_the_suites_dtype():
+    assert normalise(preset_path("fp16-merged", ["a"]), dtype="bf16")[0] == Load("fp16")
+
+
+def test_with_several_adapters_the_name_picks_one():
+    assert preset_path("int8+b", ["a", "b"]) == [{"quantize": "int8"}, {"attach": "b"}]
+    with pytest.raises(PathError, match="use one of 'nf4\\+a', 'nf4\\+b'"):
+        preset_path("nf4+adapter", ["a", "b"])
+    with pytest.raises(PathError, match=r"\[quantize: nf4, attach: a, merge\]"):
+        preset_path("merged-4bit", ["a", "b"])
+
+
+def test_an_adapter_named_adapter_is_itself():
+    assert preset_path("nf4+adapter", ["adapter", "b"]) == [
+        {"quantize": "nf4"},
+        {"attach": "adapter"},
+    ]
+
+
+def test_a_preset_with_an_adapter_needs_one():
+    with pytest.raises(PathError, match="needs an adapter, and the suite has none"):
+        preset_path("requantized", [])
+
+
+def test_other_names_are_no_presets():
+    assert preset_path("nf4+nobody", ["a"]) is None
+    assert preset_path("gguf", ["a"]) is None
+
+
+# --- legality
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (["merge"], "step 1: merge with nothing attached: put 'attach' before this step"),
+        (["dequantize"], "step 1: dequantize of weights that are not quantised"),
+        ([{"quantize": "nf4"}, {"quantize": "int8"}], "step 2: the weights are nf4 already"),
+        ([{"attach": "a"}, {"quantize": "nf4"}], "step 2: quantize with 'a' attached"),
+        ([{"quantize": "nf4"}, {"attach": "a"}, "dequantize"], "step 3: dequantize with 'a' attac"),
+        ([{"attach": "a"}, {"load": "fp16"}], "step 2: load comes first"),
+        ([{"attach": "a"}, {"attach": "a"}], "step 2: 'a' is attached already"),
+        ([{"attach": "b"}], "step 1: unknown adapter 'b' (allowed: a)"),
+        ([{"attach": "a"}, "merge", "merge"], "step 3: merge with nothing attached"),
+        ([{"quantize": "nf4"}, "dequantize", "dequantize"], "step 3: dequantize of weights that"),
+    ],
+)
+def test_illegal_paths(raw, message):
+    problems = problems_of(*raw)
+    assert len(problems) == 1
+    assert problems[0].startswith(message)
+
+
+def test_one_mistake_gives_one_message_and_two_give_two():
+    assert len(problems_of("merge", {"attach": "a"}, "merge")) == 1
+    assert len(problems_of("merge", "dequantize")) == 2
+
+
+def test_adapters_stack_and_merge_and_quantise_again():
+    two = {"a": "lora", "b": "lora"}
+    raw = [{"attach": "a"}, {"attach": "b"}, "merge", {"quantize": "nf4"}, {"attach": "a"}, "merge"]
+    assert problems_of(*raw, adapters=two) == []
+
+
+def test_a_near_adapter_is_suggested():
+    (problem,) = problems_of({"attach": "guanco"}, adapters={"guanaco": "lora"})
+    assert "did you mean 'guanaco'?" in problem
+
+
+def test_a_whole_model_goes_directly_on_loaded_weights():
+    both = {"whole": "full", "a": "lora"}
+    assert problems_of({"attach": "whole"}, {"attach": "a"}, adapters=both) == []
+    for raw in ([{"quantize": "nf4"}], [{"attach": "a"}], [{"attach": "a"}, "merge"]):
+        (problem,) = problems_of(*raw, {"attach": "whole"}, adapters=both)
+        assert "attach it directly after load" in problem
+
+
+# --- JSON and words
+
+_STEPS = st.one_of(
+    st.builds(
+        Quantize,
+        type=st.sampled_from(["nf4", "fp4"]),
+        double_quant=st.booleans(),
+        compute_dtype=st.sampled_from(DTYPES),
+        skip_modules=st.lists(st.sampled_from(["lm_head", "q_proj"]), unique=True).map(tuple),
+    ),
+    st.builds(Dequantize, st.sampled_from(DTYPES)),
+    st.builds(Attach, st.sampled_from(["a", "b"])),
+    st.just(Merge()),
+)
+
+
+@given(st.sampled_from(DTYPES), st.lists(_STEPS, max_size=6))
+def test_json_gives_the_same_path_back(dtype, steps):
+    path = (Load(dtype), *steps)
+    assert path_from_json(json.loads(json.dumps(path_json(path)))) == path
+    assert describe(path)
+
+
+@given(
+    st.lists(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(["load", "quantize", "attach", "merge", "type", "x"]),
+                    inner | st.sampled_from([*DTYPES, *QUANT_TYPES]),
+                    max_size=3,
+                )
+            ),
+            max_leaves=6,
+        ),
+        max_size=4,
+    )
+)
+def test_any_raw_path_is_read_or_refused_with_reasons(raw):
+    try:
+        path = normalise(raw, dtype="fp16")
+    except PathError as error:
+        assert error.problems  # noqa: PT017
+        assert all(problem.what for problem in error.problems)  # noqa: PT017
+        return
+    assert path_from_json(path_json(path)) == path
+    check(path, adapters={"a": "lora"})
+
+
+def test_json_leaves_defaults_out():
+    path = path_of({"quantize": "nf4"}, "dequantize", {"attach": "a"}, "merge")
+    assert path_json(path) == (
+        {"load": "fp16"},
+        {"quantize": "nf4"},
+        {"dequantize": "fp16"},
+        {"attach": "a"},
+        {"merge": True},
+    )
+    odd = path_of({"quantize": {"type": "nf4", "compute_dtype": "fp32"}})
+    assert path_json(odd)[1] == {"quantize": {"type": "nf4", "compute_dtype": "fp32"}}
+
+
+def test_describe():
+    path = path_of({"quantize": "nf4"}, "dequantize", {"attach": "a"}, "merge")
+    assert describe(path) == "load fp16, quantise nf4, dequantise to fp16, attach a, merge"
+    odd = {"type": "nf4", "double_quant": False, "compute_dtype": "fp32", "skip_modules": ["head"]}
+    assert describe(path_of({"quantize": odd})) == (
+        "load fp16, quantise nf4 (no double quantisation, computes in fp32, without head)"
+    )
+
+
+# --- the variant graph
+
+
+def graph(*names):
+    return VariantGraph({name: normalise(preset_path(name, ["a"]), dtype="fp16") for name in names})
+
+
+def test_ancestors_are_the_longest_scored_beginning():
+    variants = graph("fp16", "nf4", "nf4+adapter", "merged-4bit", "requantized")
+    assert variants.nearest_ancestor("fp16") is None
+    assert variants.nearest_ancestor("nf4") == "fp16"
+    assert variants.nearest_ancestor("merged-4bit") == "nf4+adapter"
+    assert variants.nearest_ancestor("requantized") == "nf4"
+    assert describe(variants.edge("requantized")) == (
+        "dequantise to fp16, attach a, merge, quantise nf4"
+    )
+    assert describe(variants.edge("fp16")) == "load fp16"
+
+
+def test_stops_that_nobody_scored_collapse_into_one_edge():
+    variants = graph("fp16", "merged-4bit")
+    assert variants.nearest_ancestor("merged-4bit") == "fp16"
+    assert variants.edge("merged-4bit") == (NF4, Attach("a"), Merge())
+
+
+def test_two_names_of_one_path_are_no_ancestors_of_each_other():
+    path = path_of({"quantize": "nf4"})
+    variants = VariantGraph({"one": path, "two": path})
+    assert variants.nearest_ancestor("one") is None
+    assert variants.nearest_ancestor("two") is None
