@@ -1,0 +1,1 @@
+"""Scorers: what a model that is already built is worth, one file a scorer."""
