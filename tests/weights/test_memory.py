@@ -1,0 +1,121 @@
+"""Memory: estimated from a configuration alone, counted on real weights, measured."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from evalkit import paths
+from evalkit.suite import LoraSpec, TrainingSpec
+from evalkit.weights import memory, quantization
+from evalkit.weights.adapters import meta_model
+
+DTYPES = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}
+LLAMA_2_7B = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 32000,
+    "tie_word_embeddings": False,
+}
+
+
+@pytest.fixture
+def large(tmp_path):
+    """Nothing but the configuration of Llama-2-7B."""
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_2_7B))
+    return tmp_path
+
+
+def estimate(folder, *steps, **fields):
+    path = paths.normalise(steps, dtype="fp16")
+    return memory.estimate_bytes(folder, path, effective_dtypes=DTYPES, **fields)
+
+
+def test_seven_billion_weights_are_counted_and_none_is_made(large):
+    sizes = memory.model_sizes(meta_model(large))
+    assert sizes.linear + sizes.other == 6_738_415_616
+    assert sizes.linear == 32 * (4 * 4096**2 + 3 * 4096 * 11008)
+
+
+def test_what_seven_billion_weights_need(large):
+    gigabytes = {
+        name: estimate(large, *steps) / 1e9
+        for name, steps in {
+            "fp16": ({"load": "fp16"},),
+            "nf4": ({"quantize": "nf4"},),
+            "merged": ({"quantize": "nf4"}, {"attach": "a"}, "merge"),
+            "dequantised": ({"quantize": "nf4"}, "dequantize"),
+        }.items()
+    }
+    assert gigabytes["fp16"] == pytest.approx(13.5 + 0.8 + 0.9, abs=0.3)
+    assert gigabytes["nf4"] == pytest.approx(3.9 + 0.8 + 0.9, abs=0.3)
+    assert gigabytes["nf4"] < gigabytes["merged"] < gigabytes["fp16"]
+    assert gigabytes["dequantised"] > gigabytes["fp16"]
+
+
+def test_training_needs_more_and_checkpointing_less(large):
+    path = paths.normalise([{"quantize": "nf4"}], dtype="fp16")
+    needed = [
+        memory.estimate_training_bytes(
+            large,
+            path,
+            LoraSpec(),
+            TrainingSpec(steps=1, gradient_checkpointing=checkpointing, method=method),
+            effective_dtypes=DTYPES,
+        )
+        for checkpointing, method in ((True, "lora"), (False, "lora"), (False, "full"))
+    ]
+    assert estimate(large, {"quantize": "nf4"}, batch_tokens=0) < needed[0] < needed[1] < needed[2]
+    assert needed[2] > 6.7e9 * 16
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4", "int8"])
+@pytest.mark.parametrize("model", ["llama", "gpt2"])
+def test_the_formula_agrees_with_bitsandbytes(kind, model, bench, gpt2_bench):
+    tiny = bench if model == "llama" else gpt2_bench
+    built = tiny.build({"quantize": kind})
+    sizes = memory.model_sizes(meta_model(built.folder))
+    (step,) = paths.normalise([{"quantize": kind}], dtype="fp32")[1:]
+    estimated = memory.quantized_bytes(sizes, step, "fp32")
+    counted = built.facts["weight_bytes"]
+    overhead = 14 * (16 + 256 + 8) * 4 + 256  # tables of codes in every layer, buffers
+    assert estimated - 64 <= counted <= estimated + overhead
+    assert built.facts["parameters"] == sizes.linear + sizes.other
+
+
+def test_counted_bytes_know_tied_weights(tiny_model):
+    alone = quantization.stored_bytes(tiny_model)
+    tiny_model.lm_head.weight = tiny_model.model.embed_tokens.weight
+    assert alone - quantization.stored_bytes(tiny_model) == 320 * 64 * 4
+
+
+def test_the_peak_of_a_block_is_seen_after_it_is_freed():
+    import time
+
+    import torch
+
+    with memory.PeakMemory() as peak:
+        before = peak.resident_bytes
+        taken = torch.ones(100_000_000, dtype=torch.uint8)
+        time.sleep(0.2)
+        del taken
+    assert peak.resident_bytes - before > 90_000_000
+
+
+@pytest.mark.gpu
+def test_the_peak_of_a_gpu_is_seen():
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    torch.zeros(1, device="cuda")
+    with memory.PeakMemory() as peak:
+        taken = torch.ones(100_000_000, dtype=torch.uint8, device="cuda")
+        del taken
+    assert peak.device_bytes > 90_000_000
