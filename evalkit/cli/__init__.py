@@ -1,0 +1,64 @@
+"""The command line. Errors end here: one message, the right exit code, no traceback."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import typer
+from typer._click.exceptions import ClickException
+
+from evalkit.cli import cache, doctor, export, gate, plan, report, run, runs
+from evalkit.errors import EvalkitError
+
+app = typer.Typer(
+    name="evalkit",
+    help="Evaluate quantised and fine-tuned language models, and block the ones that got worse.",
+    epilog="Example: evalkit run suites/quickstart.yaml",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (run, plan, runs, report, gate, export, cache, doctor):
+    module.register(app)
+
+INTERRUPTED = 130
+DEBUG_FLAG = "--debug"
+
+
+@app.callback()
+def _root(
+    debug: bool = typer.Option(False, DEBUG_FLAG, help="Show a traceback with an error."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The console script's entry point: runs the command line and exits the process."""
+    sys.exit(run_command_line(sys.argv[1:]))
+
+
+def run_command_line(arguments: list[str]) -> int:
+    """Runs one command line in this process and returns its exit code."""
+    try:
+        result = app(args=arguments, standalone_mode=False)
+    except EvalkitError as error:
+        _show(error, debug=DEBUG_FLAG in arguments)
+        return error.exit_code
+    except ClickException as error:
+        from typer import rich_utils
+
+        rich_utils.rich_format_error(error)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        result = INTERRUPTED
+    if result == INTERRUPTED:
+        print("\nInterrupted. What was already scored is stored.", file=sys.stderr)
+    return result if isinstance(result, int) else 0
+
+
+def _show(error: EvalkitError, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)
+    else:
+        print(f"error: {error}", file=sys.stderr)

@@ -1,0 +1,75 @@
+"""The options that several verbs share, each said once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from evalkit.store import Store
+    from evalkit.suite import Suite
+
+SuiteFile = Annotated[
+    Path, typer.Argument(metavar="SUITE", help="The suite's YAML file.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one value of the suite: --set data.test=FILE. May be repeated.",
+    ),
+]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--db",
+        metavar="URL",
+        envvar="EVALKIT_DB",
+        help="The store: a file, or a database URL.  [default: .evalkit/evalkit.db]",
+        show_default=False,
+    ),
+]
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        envvar="EVALKIT_CACHE",
+        help="Converted weights and trained adapters.  [default: the user's cache folder]",
+        show_default=False,
+    ),
+]
+ReportsFolder = Annotated[
+    Path, typer.Option("--reports", metavar="DIR", help="Where HTML reports are written.")
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Let a model run the code that comes with it."),
+]
+RunId = Annotated[
+    str, typer.Argument(metavar="[RUN]", help="A run's id, or the beginning of it, or 'latest'.")
+]
+
+
+def open_store(database: str | None, *, create: bool = False) -> Store:
+    """The store at this URL, or the default one; only what writes makes a new one."""
+    from evalkit.store import Store
+
+    return Store.open(database, create=create)
+
+
+def read_suite(path: Path, overrides: list[str] | None) -> Suite:
+    """The validated suite, with `--set` applied."""
+    from evalkit.suite import load_suite
+
+    return load_suite(path, overrides=overrides or [])
+
+
+def cache_folder(cache: Path | None) -> Path:
+    """The cache folder that was asked for, or the default one."""
+    from evalkit.machine import default_cache
+
+    return cache or default_cache()

@@ -1,0 +1,196 @@
+"""Who looks on while jobs run: a live display on a terminal, log lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from evalkit.plan import Plan
+from evalkit.records import JobRecord, Score
+from evalkit.records import Progress as Tick
+
+_LOG_EVERY_SECONDS = 15.0
+
+
+@contextmanager
+def watch(console: Console) -> Iterator[LiveWatcher | LogWatcher]:
+    """The watcher that suits the console; its display ends with the block."""
+    if not console.is_terminal:
+        yield LogWatcher(console)
+        return
+    display = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[amount]}"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+        expand=True,
+    )
+    with display:
+        yield LiveWatcher(display)
+
+
+class _Counter:
+    """Counts jobs, and the speed of the phase that runs."""
+
+    def __init__(self) -> None:
+        self.jobs = 0
+        self.ended = 0
+        self.phase: tuple[str, str] | None = None
+        self.phase_started = 0.0
+        self.phase_done = 0
+
+    def enter(self, tick: Tick) -> bool:
+        """Notes the tick's phase; True where it is a new one."""
+        if self.phase == (tick.job, tick.phase):
+            return False
+        self.phase = (tick.job, tick.phase)
+        self.phase_started = time.monotonic()
+        self.phase_done = tick.done
+        return True
+
+    def rate(self, tick: Tick) -> float | None:
+        """Units a second since the phase began, None before that can be told."""
+        seconds = time.monotonic() - self.phase_started
+        done = tick.done - self.phase_done
+        return done / seconds if done > 0 and seconds >= 0.5 else None
+
+    def speed(self, tick: Tick) -> str:
+        """'1,234 tokens/s', empty before there is a speed."""
+        rate = self.rate(tick)
+        if rate is None or not tick.unit:
+            return ""
+        return f"{rate:,.0f} {tick.unit}/s" if rate >= 10 else f"{rate:.2f} {tick.unit}/s"
+
+    def title(self, tick: Tick) -> str:
+        """'[3/8] score nf4: perplexity'."""
+        return f"[{min(self.ended + 1, self.jobs)}/{self.jobs}] {tick.job}: {tick.phase}"
+
+    def remaining(self, tick: Tick) -> str:
+        """'1:20 left', empty before it can be told."""
+        rate = self.rate(tick)
+        if tick.total is None or rate is None:
+            return ""
+        left = round((tick.total - tick.done) / rate)
+        return f"{left // 60}:{left % 60:02d} left"
+
+
+class LiveWatcher:
+    """A bar for the running phase; a line for each job that has ended."""
+
+    def __init__(self, display: Progress) -> None:
+        self._display = display
+        self._counter = _Counter()
+        self._task: TaskID | None = None
+
+    def started(self, run_id: str, plan: Plan) -> None:
+        """Prints the run's id and counts its jobs."""
+        self._counter.jobs = len(plan.training) + len(plan.scoring)
+        self._display.console.print(_headline(run_id, plan), highlight=False, soft_wrap=True)
+
+    def on_progress(self, tick: Tick) -> None:
+        """Moves the bar; a new phase starts a new one."""
+        if self._counter.enter(tick):
+            self._clear_bar()
+            self._task = self._display.add_task("", total=tick.total, amount="")
+        assert self._task is not None
+        self._display.update(
+            self._task,
+            description=escape(self._counter.title(tick)),
+            completed=tick.done,
+            total=tick.total,
+            amount=escape(
+                " · ".join(filter(None, (_amount(tick), self._counter.speed(tick), tick.detail)))
+            ),
+        )
+
+    def job_ended(self, job: JobRecord, scores: Mapping[str, Score]) -> None:
+        """Prints the job's line above the bar."""
+        self._counter.ended += 1
+        self._counter.phase = None
+        self._clear_bar()
+        self._display.console.print(escape(_job_line(job, scores)), highlight=False, soft_wrap=True)
+
+    def _clear_bar(self) -> None:
+        if self._task is not None:
+            self._display.remove_task(self._task)
+            self._task = None
+
+
+class LogWatcher:
+    """A line when a phase starts, at most one every 15 seconds while it runs, one for each job."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._counter = _Counter()
+        self._last = 0.0
+
+    def started(self, run_id: str, plan: Plan) -> None:
+        """Logs the run's id and counts its jobs."""
+        self._counter.jobs = len(plan.training) + len(plan.scoring)
+        self._log(_headline(run_id, plan))
+
+    def on_progress(self, tick: Tick) -> None:
+        """Logs a phase's beginning, and then now and then where it stands."""
+        if not self._counter.enter(tick) and time.monotonic() - self._last < _LOG_EVERY_SECONDS:
+            return
+        parts = (
+            _amount(tick),
+            self._counter.speed(tick),
+            tick.detail,
+            self._counter.remaining(tick),
+        )
+        moved = tick.done > self._counter.phase_done
+        text = " " + ", ".join(filter(None, parts)) if moved else ""
+        self._log(f"{self._counter.title(tick)}{text}")
+
+    def job_ended(self, job: JobRecord, scores: Mapping[str, Score]) -> None:
+        """Logs the job's line."""
+        self._counter.ended += 1
+        self._counter.phase = None
+        self._log(_job_line(job, scores))
+
+    def _log(self, line: str) -> None:
+        self._last = time.monotonic()
+        stamp = time.strftime("%H:%M:%S")
+        self._console.print(f"{stamp} {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _headline(run_id: str, plan: Plan) -> str:
+    machine = plan.environment.machine
+    return (
+        f"run {run_id}: {plan.suite.name}, {len(plan.training)} to train, "
+        f"{len(plan.scoring)} variants to score on {machine.name} ({machine.cores} cores)"
+    )
+
+
+def _amount(tick: Tick) -> str:
+    if not tick.unit or tick.total is None:
+        return ""
+    return f"{tick.done:,}/{tick.total:,} {tick.unit}"
+
+
+def _job_line(job: JobRecord, scores: Mapping[str, Score]) -> str:
+    marks = {"done": "✓", "reused": "↺", "failed": "✗", "cancelled": "✗"}
+    values = ", ".join(f"{name} {score.value:.4g}" for name, score in scores.items())
+    if job.status == "reused":
+        told = f"reused from run {job.reused_from}" if job.reused_from else "reused"
+    elif job.status == "failed":
+        told = f"FAILED: {job.error}"
+    else:
+        told = f"{job.seconds:.1f} s"
+    return "  ".join(filter(None, (f"{marks[job.status]} {job.name}", values, told)))

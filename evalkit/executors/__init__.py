@@ -1,0 +1,1 @@
+"""Where jobs run. An executor performs tasks and yields their outcomes; only the driver records."""

@@ -1,0 +1,179 @@
+"""The two tasks that a worker performs, as plain data, and what comes of them."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from evalkit.errors import EvalkitError
+from evalkit.paths import Path as VariantPath
+from evalkit.records import Corpus, OnProgress, Sample, Score
+from evalkit.suite import AdapterSpec, PerplexitySpec, SamplesSpec
+from evalkit.weights.steps import BuildContext, BuiltVariant
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """Fine-tune one adapter into a folder."""
+
+    name: str
+    adapter: str
+    spec: AdapterSpec
+    corpus: Corpus
+    context: BuildContext
+    memory: int
+    """Bytes of the device: what needs more is refused before it is loaded."""
+    out: Path
+
+
+@dataclass(frozen=True)
+class PerplexityTask:
+    """One perplexity of a variant."""
+
+    spec: PerplexitySpec
+    corpus: Corpus
+    max_tokens_per_document: int | None
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """Build one variant and measure it."""
+
+    name: str
+    variant: str
+    path: VariantPath
+    context: BuildContext
+    memory: int
+    """Bytes of the device: what needs more is refused before it is loaded."""
+    perplexities: Mapping[str, PerplexityTask]
+    samples: SamplesSpec | None
+
+
+Task = TrainTask | ScoreTask
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a task: its facts, and scores or an error."""
+
+    task: Task
+    seconds: float
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    samples: tuple[Sample, ...] = ()
+    error: str | None = None
+    traceback: str = ""
+    """For `--debug`."""
+    exit_code: int = 0
+    """Of the error: 3; 2 where the data is at fault; 4 where this machine lacks something."""
+
+
+class Executor(Protocol):
+    """Performs tasks; the order of the outcomes is the order in which they end."""
+
+    def execute(self, tasks: Iterable[Task], on_progress: OnProgress) -> Iterator[Outcome]:
+        """Yields one outcome for each task. A task that fails does not stop the others."""
+        ...
+
+
+def perform(task: Task, on_progress: OnProgress) -> Outcome:
+    """Performs one task in this process; turns its failure into an outcome.
+
+    KeyboardInterrupt passes through.
+    """
+    started = time.perf_counter()
+    try:
+        done = (
+            _train(task, on_progress) if isinstance(task, TrainTask) else _score(task, on_progress)
+        )
+    except EvalkitError as error:
+        message, code, trace = str(error), error.exit_code, traceback.format_exc()
+    except Exception as error:
+        message, code, trace = _explain(error), 3, traceback.format_exc()
+    else:
+        return Outcome(task, time.perf_counter() - started, *done)
+    finally:
+        gc.collect()
+    return Outcome(
+        task, time.perf_counter() - started, error=message, traceback=trace, exit_code=code
+    )
+
+
+_Done = tuple[Mapping[str, Any], Mapping[str, Score], tuple[Sample, ...]]
+
+
+def _train(task: TrainTask, on_progress: OnProgress) -> _Done:
+    from evalkit.weights.fitting import check_training_fits
+    from evalkit.weights.training import train_adapter
+
+    check_training_fits(task.spec, task.context, task.memory)
+    facts = train_adapter(
+        task.adapter,
+        task.spec,
+        task.corpus,
+        task.context,
+        out=task.out,
+        job=task.name,
+        on_progress=on_progress,
+    )
+    return facts, {}, ()
+
+
+def _score(task: ScoreTask, on_progress: OnProgress) -> _Done:
+    from evalkit.weights.fitting import check_variant_fits
+    from evalkit.weights.memory import PeakMemory
+    from evalkit.weights.steps import build_variant
+
+    check_variant_fits(task.path, task.context, task.memory)
+    with PeakMemory() as memory:
+        built = build_variant(task.path, task.context, job=task.name, on_progress=on_progress)
+        scores, samples = _measure(task, built, on_progress)
+    peaks = {
+        "peak_resident_bytes": memory.resident_bytes,
+        "peak_device_bytes": memory.device_bytes,
+    }
+    return {**built.facts, **peaks}, scores, samples
+
+
+def _measure(
+    task: ScoreTask, built: BuiltVariant, on_progress: OnProgress
+) -> tuple[Mapping[str, Score], tuple[Sample, ...]]:
+    from evalkit.scoring.perplexity import score_perplexity
+    from evalkit.scoring.samples import generate_samples
+
+    scores = {
+        metric: score_perplexity(
+            built.model,
+            built.tokenizer,
+            part.corpus,
+            part.spec,
+            metric=metric,
+            max_tokens_per_document=part.max_tokens_per_document,
+            job=task.name,
+            on_progress=on_progress,
+        )
+        for metric, part in task.perplexities.items()
+    }
+    if task.samples is None:
+        return scores, ()
+    samples = generate_samples(
+        built.model, built.tokenizer, task.samples, job=task.name, on_progress=on_progress
+    )
+    return scores, samples
+
+
+def _explain(error: Exception) -> str:
+    """One line for an error that is not ours: where it came from, and what it said."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        where = f" while writing {error.filename}" if error.filename else ""
+        return (
+            f"the disk is full{where}; what was scored before is stored. Free some space, run again"
+        )
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

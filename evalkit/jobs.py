@@ -1,0 +1,234 @@
+"""Drives a plan's jobs through an executor, and stores each result as soon as it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from evalkit.executors.tasks import (
+    Executor,
+    Outcome,
+    PerplexityTask,
+    ScoreTask,
+    Task,
+    TrainTask,
+)
+from evalkit.plan import SAMPLES, Plan, ScoreJob, TrainJob
+from evalkit.records import JobKind, JobRecord, JsonObject, Progress, Score
+from evalkit.reuse import StoredNumbers, find_stored, planned_variants
+from evalkit.sources import adapter_digest, find_trained_adapter, trained_adapter_folder
+from evalkit.store import Store, VariantResult
+from evalkit.weights.steps import BuildContext
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line says about a run, beside the suite."""
+
+    cache: Path
+    trust_remote_code: bool = False
+    force: bool = False
+    """Compute again what is stored."""
+    arguments: JsonObject = field(default_factory=dict)
+    """Given and defaulted, for the record."""
+
+
+class Watcher(Protocol):
+    """Who looks on: the terminal's progress display, or the log."""
+
+    def started(self, run_id: str, plan: Plan) -> None:
+        """The run is planned and has its id."""
+        ...
+
+    def on_progress(self, tick: Progress) -> None:
+        """A job ticks."""
+        ...
+
+    def job_ended(self, job: JobRecord, scores: Mapping[str, Score]) -> None:
+        """A job is done, reused, or failed; its result is stored."""
+        ...
+
+
+def build_context(plan: Plan, cache: Path, folders: Mapping[str, Path]) -> BuildContext:
+    """What building a variant of this plan needs to know.
+
+    Args:
+        plan: the run's.
+        cache: the cache folder.
+        folders: of every adapter that is there, by name.
+    """
+    suite, environment = plan.suite, plan.environment
+    return BuildContext(
+        base=plan.sources.weights,
+        adapters=dict(folders),
+        full=frozenset(name for name, spec in suite.adapters.items() if spec.method == "full"),
+        cache=cache,
+        device=environment.machine.device,
+        device_map=suite.model.device_map,
+        effective_dtypes=environment.machine.effective_dtypes(),
+        trust_remote_code=environment.trust_remote_code,
+    )
+
+
+class JobDriver:
+    """One run's jobs: what is known, what must be computed, what came of it."""
+
+    def __init__(
+        self,
+        run_id: str,
+        plan: Plan,
+        options: RunOptions,
+        *,
+        store: Store,
+        executor: Executor,
+        watcher: Watcher,
+    ) -> None:
+        self.codes: list[int] = []
+        """Exit codes of the jobs that failed."""
+        self._run_id = run_id
+        self._plan = plan
+        self._options = options
+        self._store = store
+        self._executor = executor
+        self._watcher = watcher
+        self._folders = {name: source.folder for name, source in plan.sources.adapters.items()}
+        self._digests = plan.adapter_digests({})
+        self._untrained: dict[str, str] = {}
+        self._planned = {variant.name: variant for variant in planned_variants(plan)}
+
+    def train(self) -> None:
+        """Trains what no earlier run has trained by the same recipe."""
+        jobs = {job.name: job for job in self._plan.training}
+        tasks: list[Task] = []
+        for job in jobs.values():
+            known = find_trained_adapter(self._options.cache, job.recipe_key)
+            if known is None or self._options.force:
+                tasks.append(self._train_task(job))
+            else:
+                self._folders[job.adapter] = known.folder
+                self._digests[job.adapter] = known.digest
+                self._record_training(job, self._earlier_training(job))
+        for outcome in self._executor.execute(tasks, self._watcher.on_progress):
+            self._training_ended(jobs[outcome.task.name], outcome)
+
+    def score(self) -> None:
+        """Scores every variant; takes stored numbers where their keys are equal."""
+        jobs = {job.name: job for job in self._plan.scoring}
+        found: dict[str, StoredNumbers] = {}
+        tasks: list[Task] = []
+        for job in jobs.values():
+            lost = next((name for name in job.adapters if name in self._untrained), None)
+            if lost is not None:
+                error = f"its adapter {lost} was not trained: {self._untrained[lost]}"
+                self._record_failure(job, error)
+                continue
+            found[job.name] = self._find(job)
+            if found[job.name].missing:
+                tasks.append(self._score_task(job, found[job.name].missing))
+            else:
+                self._record_reused(job, found[job.name])
+        for outcome in self._executor.execute(tasks, self._watcher.on_progress):
+            name = outcome.task.name
+            self._record_outcome(jobs[name], found[name], outcome)
+
+    # ------------------------------------------------------------------------- training
+
+    def _train_task(self, job: TrainJob) -> TrainTask:
+        if job.spec.data is None:
+            raise ValueError(f"{job.name} has no data")
+        return TrainTask(
+            name=job.name,
+            adapter=job.adapter,
+            spec=job.spec,
+            corpus=self._plan.sources.corpora[job.spec.data],
+            context=self._context(),
+            memory=self._plan.environment.machine.memory,
+            out=trained_adapter_folder(self._options.cache, job.recipe_key),
+        )
+
+    def _earlier_training(self, job: TrainJob) -> JobRecord:
+        """The record of the training that made a cached adapter, where this store has it."""
+        earlier = self._store.find_training(job.recipe_key)
+        if earlier is None:
+            return JobRecord(job.name, "train", "reused", 0.0)
+        return replace(
+            earlier.job, name=job.name, status="reused", seconds=0.0, reused_from=earlier.run
+        )
+
+    def _training_ended(self, job: TrainJob, outcome: Outcome) -> None:
+        if outcome.error is None:
+            folder = trained_adapter_folder(self._options.cache, job.recipe_key)
+            self._folders[job.adapter] = folder
+            self._digests[job.adapter] = adapter_digest(folder, self._options.cache)
+        else:
+            self._untrained[job.adapter] = outcome.error
+        self._record_training(job, self._job_record(outcome, "train"))
+
+    def _record_training(self, job: TrainJob, record: JobRecord) -> None:
+        digest = self._digests.get(job.adapter)
+        self._store.record_training(
+            self._run_id, record, reuse_key=job.recipe_key, content_digest=digest
+        )
+        self._watcher.job_ended(record, {})
+
+    # ------------------------------------------------------------------------- scoring
+
+    def _find(self, job: ScoreJob) -> StoredNumbers:
+        keys = self._plan.reuse_keys(job, self._digests)
+        return StoredNumbers(keys) if self._options.force else find_stored(self._store, keys)
+
+    def _score_task(self, job: ScoreJob, missing: tuple[str, ...]) -> ScoreTask:
+        suite = self._plan.suite
+        return ScoreTask(
+            name=job.name,
+            variant=job.variant.name,
+            path=job.variant.path,
+            context=self._context(),
+            memory=self._plan.environment.machine.memory,
+            perplexities={
+                metric: PerplexityTask(
+                    spec,
+                    self._plan.sources.corpora[spec.on],
+                    suite.data[spec.on].max_tokens_per_document,
+                )
+                for metric, spec in suite.metrics.perplexity.items()
+                if metric in missing
+            },
+            samples=suite.metrics.samples if SAMPLES in missing else None,
+        )
+
+    def _record_failure(self, job: ScoreJob, error: str) -> None:
+        record = JobRecord(job.name, "score", "failed", 0.0, error=error)
+        self._record(StoredNumbers({}).result(self._planned[job.variant.name], record), {})
+
+    def _record_reused(self, job: ScoreJob, found: StoredNumbers) -> None:
+        record = JobRecord(job.name, "score", "reused", 0.0, reused_from=found.run)
+        self._record(found.result(self._planned[job.variant.name], record), {})
+
+    def _record_outcome(self, job: ScoreJob, found: StoredNumbers, outcome: Outcome) -> None:
+        record = self._job_record(outcome, "score")
+        result = found.result(self._planned[job.variant.name], record, outcome)
+        self._record(result, outcome.scores)
+
+    def _record(self, result: VariantResult, scores: Mapping[str, Score]) -> None:
+        self._store.record_variant(self._run_id, result)
+        self._watcher.job_ended(result.job, scores)
+
+    def _context(self) -> BuildContext:
+        return build_context(self._plan, self._options.cache, self._folders)
+
+    def _job_record(self, outcome: Outcome, kind: JobKind) -> JobRecord:
+        facts = dict(outcome.facts)
+        if outcome.error is not None:
+            self.codes.append(outcome.exit_code)
+            facts["traceback"] = outcome.traceback
+        return JobRecord(
+            name=outcome.task.name,
+            kind=kind,
+            status="done" if outcome.error is None else "failed",
+            seconds=outcome.seconds,
+            error=outcome.error,
+            facts=facts,
+        )

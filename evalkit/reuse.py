@@ -1,0 +1,84 @@
+"""What a run takes from the store instead of computing it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from evalkit.executors.tasks import Outcome
+from evalkit.paths import describe, path_json
+from evalkit.plan import SAMPLES, Plan
+from evalkit.records import JobRecord, VariantRecord
+from evalkit.store import Store, StoredSamples, StoredScore, VariantResult
+
+
+def planned_variants(plan: Plan) -> tuple[VariantRecord, ...]:
+    """The plan's variants before anything is measured, in the suite's order."""
+    graph = plan.graph
+    return tuple(
+        VariantRecord(
+            name=job.variant.name,
+            path=path_json(job.variant.path),
+            parent=graph.nearest_ancestor(job.variant.name),
+            edge=describe(graph.edge(job.variant.name)),
+            job=None,
+            scores={},
+        )
+        for job in plan.scoring
+    )
+
+
+@dataclass
+class StoredNumbers:
+    """What the store already knows of one job's numbers."""
+
+    keys: Mapping[str, str]
+    scores: dict[str, StoredScore] = field(default_factory=dict)
+    samples: StoredSamples | None = None
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What must be computed."""
+        known = set(self.scores) | ({SAMPLES} if self.samples else set())
+        return tuple(name for name in self.keys if name not in known)
+
+    @property
+    def run(self) -> str:
+        """The newest run that anything is taken from."""
+        runs = {score.run for score in self.scores.values()}
+        return max(runs | ({self.samples.run} if self.samples else set()))
+
+    def result(
+        self, variant: VariantRecord, job: JobRecord, outcome: Outcome | None = None
+    ) -> VariantResult:
+        """What the store should hold: the reused numbers, and those of the outcome."""
+        scores = outcome.scores if outcome is not None else {}
+        samples = outcome.samples if outcome is not None else ()
+        return VariantResult(
+            name=variant.name,
+            path=variant.path,
+            parent=variant.parent,
+            edge=variant.edge,
+            job=job,
+            scores={metric: (self.keys[metric], score) for metric, score in scores.items()},
+            reused={metric: score.id for metric, score in self.scores.items()},
+            samples=samples,
+            samples_key=self.keys[SAMPLES] if samples else None,
+            reused_samples=self.samples.id if self.samples is not None else None,
+        )
+
+
+def find_stored(store: Store, keys: Mapping[str, str]) -> StoredNumbers:
+    """What the store already knows under these keys.
+
+    Args:
+        store: where to look.
+        keys: `Plan.reuse_keys` of one job.
+    """
+    found = StoredNumbers(keys)
+    for name, key in keys.items():
+        if name == SAMPLES:
+            found.samples = store.find_samples(key)
+        elif (score := store.find_score(key)) is not None:
+            found.scores[name] = score
+    return found

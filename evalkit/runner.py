@@ -1,0 +1,211 @@
+"""A suite's straight line: resolve, plan, train, score, record, judge."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from evalkit.errors import MachineError, StoreError, UsageError
+from evalkit.executors.tasks import Executor
+from evalkit.gates import exit_code as gates_exit_code
+from evalkit.gates import judge
+from evalkit.jobs import JobDriver, RunOptions, Watcher, build_context
+from evalkit.machine import Machine, detect_machine, package_versions, readable_bytes
+from evalkit.plan import TRAINING_PACKAGES, Environment, Plan, make_plan
+from evalkit.provenance import gather
+from evalkit.records import OnProgress, RunRecord, Verdict
+from evalkit.reuse import planned_variants
+from evalkit.sources import find_trained_adapter, resolve
+from evalkit.store import Store
+from evalkit.suite import Suite, suite_from_json
+
+__all__ = [
+    "RunOptions",
+    "Watcher",
+    "check_machine",
+    "export_variant",
+    "plan_suite",
+    "run_suite",
+    "verdicts_of",
+]
+
+_FAILURES = (2, 4, 3)
+"""Exit codes of jobs that failed, the one that is told first."""
+
+
+def run_suite(
+    suite: Suite,
+    options: RunOptions,
+    *,
+    store: Store,
+    executor: Executor,
+    watcher: Watcher,
+) -> RunRecord:
+    """Runs a suite to its verdicts. Every result is stored before anything judges it.
+
+    Returns:
+        The run as the store has it, with its exit code.
+
+    Raises:
+        EvalkitError: nothing could start. Once jobs run, their errors are in the record.
+        KeyboardInterrupt: after what was done is recorded.
+    """
+    check_machine(suite, detect_machine())
+    plan = plan_suite(suite, options)
+    started = time.perf_counter()
+    run_id = _start(plan, options, store)
+    driver = JobDriver(run_id, plan, options, store=store, executor=executor, watcher=watcher)
+    watcher.started(run_id, plan)
+    try:
+        driver.train()
+        driver.score()
+    except KeyboardInterrupt:
+        store.finish_run(run_id, seconds=time.perf_counter() - started, exit_code=130)
+        raise
+    verdicts, code = verdicts_of(store.load_run(run_id), job_codes=driver.codes)
+    store.record_verdicts(run_id, verdicts)
+    store.finish_run(run_id, seconds=time.perf_counter() - started, exit_code=code)
+    return store.load_run(run_id)
+
+
+def plan_suite(suite: Suite, options: RunOptions) -> Plan:
+    """Resolves and plans a suite for this machine."""
+    if suite.model.trust_remote_code and not options.trust_remote_code:
+        raise UsageError(
+            f"{suite.place}: model.trust_remote_code: this suite wants to run code that comes with "
+            "its model. Only the command line may allow that: add --trust-remote-code"
+        )
+    environment = Environment(
+        machine=detect_machine(),
+        versions=package_versions(TRAINING_PACKAGES),
+        trust_remote_code=options.trust_remote_code,
+    )
+    return make_plan(suite, resolve(suite, options.cache), environment)
+
+
+def check_machine(suite: Suite, machine: Machine) -> None:
+    """Stops before any network or loading where `requires:` asks for more than is here.
+
+    Raises:
+        MachineError: with what is needed, what is there, and the smaller suite to run.
+    """
+    needs = suite.requires
+    if needs is None:
+        return
+    lacks = []
+    if needs.device is not None and needs.device != machine.device:
+        lacks.append(f"device {needs.device} (this machine has {machine.device}: {machine.name})")
+    if needs.memory is not None and needs.memory > machine.memory:
+        lacks.append(
+            f"{readable_bytes(needs.memory)} of {needs.device or machine.device} memory "
+            f"(there is {readable_bytes(machine.memory)})"
+        )
+    if lacks:
+        instead = f". On a smaller machine run {needs.instead}" if needs.instead else ""
+        raise MachineError(f"{suite.place}: needs {' and '.join(lacks)}{instead}")
+
+
+def verdicts_of(
+    record: RunRecord, *, job_codes: Sequence[int] = ()
+) -> tuple[tuple[Verdict, ...], int]:
+    """Judges a run's stored scores against its gates.
+
+    Args:
+        record: a run as the store has it.
+        job_codes: exit codes of jobs that failed; where they are not known any more, a failed job
+            counts as 3.
+
+    Returns:
+        One verdict for each gate, and the exit code: 2, 4 and 3 of failed jobs come before 1.
+    """
+    scores = {variant.name: variant.scores for variant in record.variants}
+    errors = {
+        variant.name: variant.job.error
+        for variant in record.variants
+        if variant.job is not None and variant.job.error is not None
+    }
+    trained = {job.name.removeprefix("train ") for job in record.adapters}
+    on_trained = {
+        variant.name
+        for variant in record.variants
+        if any(step.get("attach") in trained for step in variant.path)
+    }
+    verdicts = judge(record.gates, scores, errors, trained=on_trained)
+    failures = {*job_codes, *(3 for _ in errors)}
+    worst = next((code for code in _FAILURES if code in failures), None)
+    return verdicts, gates_exit_code(verdicts) if worst is None else worst
+
+
+def export_variant(
+    record: RunRecord,
+    variant: str,
+    folder: Path,
+    options: RunOptions,
+    *,
+    on_progress: OnProgress,
+) -> None:
+    """Builds one variant of a stored run again and writes it as a folder.
+
+    Raises:
+        UsageError: no such variant, or the folder is in use.
+        StoreError: the run's adapter is not in the cache any more.
+    """
+    from evalkit.weights.export import save_variant
+    from evalkit.weights.steps import build_variant
+
+    names = [candidate.name for candidate in record.variants]
+    if variant not in names:
+        raise UsageError(
+            f"run {record.id} has no variant {variant!r} (allowed: {', '.join(names)})"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: is there already and not empty; name a new folder")
+    suite = suite_from_json(record.suite_json, place=record.place)
+    plan = plan_suite(suite, options)
+    job = next(job for job in plan.scoring if job.variant.name == variant)
+    folders = {name: source.folder for name, source in plan.sources.adapters.items()}
+    for training in plan.training:
+        if training.adapter not in job.adapters:
+            continue
+        known = find_trained_adapter(options.cache, training.recipe_key)
+        if known is None:
+            raise StoreError(
+                f"the adapter {training.adapter} of run {record.id} is not in {options.cache} "
+                "any more; run the suite again, then export"
+            )
+        folders[training.adapter] = known.folder
+    context = build_context(plan, options.cache, folders)
+    built = build_variant(
+        job.variant.path, context, job=f"export {variant}", on_progress=on_progress
+    )
+    save_variant(built, folder)
+
+
+def _start(plan: Plan, options: RunOptions, store: Store) -> str:
+    suite = plan.suite
+    seeds = {
+        job.adapter: job.spec.training.seed
+        for job in plan.training
+        if job.spec.training is not None
+    }
+    provenance = gather(
+        plan.environment.machine, suite_folder=Path(suite.place).absolute().parent, seeds=seeds
+    )
+    provenance["source_precision"] = plan.sources.weights.precision
+    provenance["model"] = plan.sources.weights.origin
+    provenance["model_digest"] = plan.sources.weights.digest
+    provenance["data"] = {
+        name: {"origin": corpus.origin, "digest": corpus.digest}
+        for name, corpus in plan.sources.corpora.items()
+    }
+    return store.start_run(
+        suite=suite.name,
+        suite_text=suite.text,
+        suite_json=suite.to_json(),
+        place=suite.place,
+        arguments=options.arguments,
+        provenance=provenance,
+        gates=suite.gates,
+        variants=planned_variants(plan),
+    )

@@ -1,0 +1,399 @@
+"""The whole line on a tiny random model: real training, real NF4, real files, in seconds."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evalkit.cli import run_command_line
+from evalkit.store import Store
+
+TEXTS = [
+    "The model reads the words and the words are scored one by one, and then again from the start.",
+    "A quantised weight lies on a grid; an adapter moves it a little, never more than a little.",
+    "Perplexity is the exponential of the mean loss of every token that is scored, in nats.",
+    "Merging into four bits rounds the small change away, and the adapter is gone for good.",
+]
+
+
+@pytest.fixture
+def workplace(tmp_path, tiny_folder, monkeypatch):
+    """A folder with a suite, its data, and a cache and a store of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVALKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EVALKIT_DB", str(tmp_path / "runs.db"))
+    monkeypatch.setenv("COLUMNS", "120")
+    rows = [{"text": f"{n}. {text} {TEXTS[n % 3]}"} for n in range(24) for text in TEXTS]
+    write_rows(tmp_path / "train.jsonl", rows)
+    write_rows(
+        tmp_path / "test.jsonl",
+        [{"text": f"{text} Held out {n}."} for n, text in enumerate(TEXTS * 8)],
+    )
+    (tmp_path / "suite.yaml").write_text(suite_text(tiny_folder))
+    return tmp_path
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def suite_text(folder, gates="", extra=""):
+    return f"""\
+name: tiny
+model: {folder}
+data:
+  train: train.jsonl
+  test: test.jsonl
+adapters:
+  tuned:
+    on: nf4
+    data: train
+    lora: {{r: 8, alpha: 16}}
+    training: {{steps: 12, batch_size: 4, max_length: 64, learning_rate: 1e-2, seed: 0}}
+variants:
+  - fp16
+  - nf4
+  - nf4+adapter
+  - merged-4bit
+metrics:
+  perplexity: {{on: test, max_length: 64}}
+gates:
+  - {{metric: perplexity, variant: nf4+adapter, against: nf4, max_increase: 0%}}
+{gates}{extra}"""
+
+
+def run(*arguments):
+    return run_command_line(["run", "suite.yaml", *arguments])
+
+
+def result(path="result.json"):
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def test_a_suite_is_trained_scored_judged_and_reported(workplace, capsys):
+    assert run("--json", "result.json") == 0
+    told = result()
+    values = {name: v["metrics"]["perplexity"]["value"] for name, v in told["variants"].items()}
+    assert set(values) == {"fp16", "nf4", "nf4+adapter", "merged-4bit"}
+    assert values["nf4+adapter"] < 0.9 * values["nf4"]
+    assert told["exit_code"] == 0
+    assert [verdict["verdict"] for verdict in told["verdicts"]] == ["IMPROVED"]
+    (page,) = (workplace / "reports").glob("tiny/*/index.html")
+    assert "nf4+adapter" in page.read_text(encoding="utf-8")
+    assert "nf4+adapter" in capsys.readouterr().out
+
+
+def test_a_second_run_computes_nothing_and_says_the_same(workplace, monkeypatch, capsys):
+    assert run("--json", "first.json") == 0
+    from evalkit.executors import tasks
+
+    def never(*_args, **_kwargs):
+        raise AssertionError("a job was performed again")
+
+    monkeypatch.setattr(tasks, "_train", never)
+    monkeypatch.setattr(tasks, "_score", never)
+    assert run("--json", "second.json") == 0
+    first, second = result("first.json"), result("second.json")
+    for name, variant in second["variants"].items():
+        assert variant["metrics"] == first["variants"][name]["metrics"]
+        assert variant["reused_from"] == first["run"]
+    assert "reused" in capsys.readouterr().err
+
+
+def test_a_renamed_variant_is_not_scored_again_and_a_new_one_alone_is(workplace):
+    assert run() == 0
+    suite = workplace / "suite.yaml"
+    text = suite.read_text().replace("  - fp16\n", "  - mine: [load: fp16]\n  - fp4\n")
+    suite.write_text(text)
+    assert run("--json", "result.json") == 0
+    status = {name: v["status"] for name, v in result()["variants"].items()}
+    assert status.pop("fp4") == "scored"
+    reused = {name: v["reused_from"] for name, v in result()["variants"].items() if name != "fp4"}
+    assert all(reused.values()), reused
+
+
+def test_a_failed_gate_exits_1_and_an_expected_loss_does_not(workplace, tiny_folder):
+    gate = "  - {metric: perplexity, variant: merged-4bit, against: nf4+adapter, max_increase: 0.1%"
+    (workplace / "suite.yaml").write_text(suite_text(tiny_folder, gates=f"{gate}}}\n"))
+    assert run("--json", "result.json") == 1
+    assert result()["verdicts"][1]["verdict"] == "REGRESSED"
+    (workplace / "suite.yaml").write_text(
+        suite_text(tiny_folder, gates=f"{gate}, expect: regressed}}\n")
+    )
+    assert run("--json", "result.json") == 0
+    assert result()["verdicts"][1]["ok"] is True
+
+
+def test_judging_again_and_reporting_again_need_no_torch(workplace):
+    assert run() == 0
+    for verb in (["gate"], ["report"], ["runs"], ["gate", "latest", "--suite", "suite.yaml"]):
+        code = (
+            "import sys; from evalkit.cli import run_command_line as r;"
+            f"c = r({verb!r}); print('torch' in sys.modules, c)"
+        )
+        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert answer.stdout.strip().splitlines()[-1] == "False 0", answer.stderr
+
+
+def test_export_writes_what_transformers_loads_and_what_scores_the_same(workplace, capsys):
+    assert run("--json", "result.json") == 0
+    assert run_command_line(["export", "merged-4bit", "exported"]) == 0
+    assert run_command_line(["export", "merged-4bit", "exported"]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert run_command_line(["export", "nothing", "elsewhere"]) == 2
+    assert "allowed: fp16, nf4, nf4+adapter, merged-4bit" in capsys.readouterr().err
+
+
+def test_plan_says_what_would_run_and_what_is_known(workplace, capsys):
+    assert run_command_line(["plan", "suite.yaml"]) == 0
+    before = capsys.readouterr().out
+    assert "to train" in before
+    assert "after training" in before
+    assert run() == 0
+    assert run_command_line(["plan", "suite.yaml"]) == 0
+    after = capsys.readouterr().out
+    assert "trained already" in after
+    assert after.count("stored (run") == 4
+
+
+def test_the_log_names_jobs_and_phases_where_there_is_no_terminal(workplace, capsys):
+    assert run() == 0
+    log = capsys.readouterr().err
+    assert "[1/5] train tuned" in log
+    assert "✓ score nf4+adapter" in log
+    assert "\x1b[" not in log
+
+
+def test_json_on_standard_output_is_alone_there(workplace, capsys):
+    assert run("--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["suite"] == "tiny"
+
+
+# ----------------------------------------------------------------------------- bad input
+
+
+def failing(workplace, capsys, *arguments):
+    code = run(*arguments)
+    return code, capsys.readouterr().err
+
+
+def test_one_failed_job_leaves_the_others_and_exits_3(workplace, tiny_folder, capsys):
+    text = (
+        suite_text(tiny_folder)
+        .replace("variants:\n", "  broken:\n    from: ./broken\nvariants:\n")
+        .replace("  - nf4+adapter\n", "  - nf4+tuned\n  - nf4+broken\n")
+        .replace("  - merged-4bit\n", "")
+        .replace("variant: nf4+adapter", "variant: nf4+tuned")
+    )
+    (workplace / "suite.yaml").write_text(text)
+    broken = workplace / "broken"
+    broken.mkdir()
+    (broken / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
+    (broken / "adapter_model.safetensors").write_bytes(b"\xff" * 64)
+    code, log = failing(workplace, capsys, "--json", "result.json")
+    assert code == 3, log
+    told = result()["variants"]
+    assert told["nf4+tuned"]["status"] == "scored"
+    assert told["nf4+broken"]["status"] == "failed"
+    assert "FAILED" in log
+    assert "Traceback" not in log
+
+
+def test_an_empty_corpus(workplace, capsys):
+    (workplace / "test.jsonl").write_text("")
+    code, log = failing(workplace, capsys)
+    assert code == 2
+    assert "test" in log
+
+
+def test_a_column_that_does_not_exist(workplace, capsys):
+    code, log = failing(workplace, capsys, "--set", "data.test.text=content")
+    assert code == 2
+    assert "content" in log
+    assert "text" in log
+
+
+def test_several_mistakes_are_told_at_once_with_their_lines(workplace, capsys):
+    suite = workplace / "suite.yaml"
+    suite.write_text(
+        suite.read_text()
+        .replace("  - fp16\n", "  - fp61\n")
+        .replace("variant: nf4+a", "variant: nf5+a")
+    )
+    code, log = failing(workplace, capsys)
+    assert code == 2
+    assert "suite.yaml:13" in log
+    assert "fp61" in log
+    assert "nf5+adapter" in log
+
+
+def test_remote_code_in_a_suite_needs_the_flag(workplace, tiny_folder, capsys):
+    suite = workplace / "suite.yaml"
+    wanted = f"model: {{source: {tiny_folder}, trust_remote_code: true}}"
+    suite.write_text(suite.read_text().replace(f"model: {tiny_folder}", wanted))
+    code, log = failing(workplace, capsys)
+    assert code == 2
+    assert "--trust-remote-code" in log
+
+
+def test_a_machine_that_is_too_small_is_told_so_before_anything_is_read(workplace, capsys):
+    suite = workplace / "suite.yaml"
+    suite.write_text(
+        "requires: {memory: 900TB, instead: small.yaml}\n"
+        + suite.read_text().replace("train.jsonl", "nowhere.jsonl")
+    )
+    code, log = failing(workplace, capsys)
+    assert code == 4
+    assert "900000.0 GB" in log
+    assert "small.yaml" in log
+
+
+def test_a_corrupt_safetensors_file(workplace, tiny_folder, capsys):
+    import shutil
+
+    shutil.copytree(tiny_folder, workplace / "model")
+    file = workplace / "model" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    suite = workplace / "suite.yaml"
+    suite.write_text(suite.read_text().replace(str(tiny_folder), "./model"))
+    code, log = failing(workplace, capsys)
+    assert code == 3
+    assert "model.safetensors" in log
+
+
+def test_a_hub_that_cannot_be_asked_exits_4(workplace, tiny_folder, capsys):
+    suite = workplace / "suite.yaml"
+    suite.write_text(suite.read_text().replace(str(tiny_folder), "nobody/nothing"))
+    code, log = failing(workplace, capsys)
+    assert code == 4
+    assert "nobody/nothing" in log
+
+
+def test_a_full_disk_fails_the_job_and_keeps_what_was_scored(workplace, capsys, monkeypatch):
+    import errno
+
+    from evalkit.weights import steps
+
+    real = steps.build_variant
+
+    def full(path, context, **arguments):
+        if len(path) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device", "/cache/file")
+        return real(path, context, **arguments)
+
+    assert run() == 0
+    capsys.readouterr()
+    monkeypatch.setattr(steps, "build_variant", full)
+    code, log = failing(workplace, capsys, "--force", "--json", "result.json")
+    assert code == 3
+    assert "the disk is full" in log
+    assert result()["variants"]["fp16"]["status"] == "scored"
+
+
+def test_ctrl_c_exits_130_and_the_next_run_goes_on(workplace):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "evalkit", "run", "suite.yaml"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "✓ score fp16" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stderr.read()
+    assert process.wait(60) == 130, "".join(lines) + rest
+    assert "Interrupted" in rest
+    with Store.open(str(workplace / "runs.db")) as store:
+        (summary,) = store.list_runs(5)
+        assert summary.exit_code == 130
+    assert run("--json", "result.json") == 0
+    told = result()["variants"]
+    assert told["fp16"]["reused_from"] == summary.id
+    assert told["merged-4bit"]["status"] == "scored"
+
+
+MISTAKES = {
+    "unknown key": (("name: tiny\n", "nmae: tiny\n"), "nmae"),
+    "unknown step": (("  - merged-4bit\n", "  - m: [quantise: nf4]\n"), "'quantise'"),
+    "merge without attach": (("  - merged-4bit\n", "  - m: [quantize: nf4, merge]\n"), "attach"),
+    "dequantize of 16 bits": (("  - merged-4bit\n", "  - m: [dequantize]\n"), "not quantised"),
+    "two of one name": (("  - merged-4bit\n", "  - nf4\n"), "nf4"),
+    "a gate without variant": (("variant: nf4+adapter", "variant: nf4-adapter"), "nf4-adapter"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_the_suite_is_told_with_its_line(workplace, capsys, mistake):
+    (old, new), told = MISTAKES[mistake]
+    suite = workplace / "suite.yaml"
+    text = suite.read_text()
+    assert old in text
+    suite.write_text(text.replace(old, new))
+    code, log = failing(workplace, capsys)
+    assert code == 2
+    assert "suite.yaml:" in log
+    assert told in log
+    assert not (workplace / "runs.db").exists()
+
+
+def test_a_prompt_that_fills_the_window_is_the_datas_fault(workplace, capsys):
+    rows = [{"prompt": "word " * 200, "completion": "end"}, {"prompt": "a", "completion": "b c"}]
+    write_rows(workplace / "test.jsonl", rows)
+    given = ("data.test.prompt=prompt", "data.test.completion=completion")
+    scored = ("--set", "metrics.perplexity.score_on=completion")
+    code, log = failing(workplace, capsys, *(x for one in given for x in ("--set", one)), *scored)
+    assert code == 2
+    assert "prompt" in log
+    assert "window" in log
+
+
+def test_an_adapter_of_another_model_names_module_and_shapes(workplace, tiny_folder, capsys):
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    other = LlamaConfig(
+        vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2,
+    )  # fmt: skip
+    tuned = get_peft_model(LlamaForCausalLM(other), LoraConfig(target_modules=["q_proj"], r=4))
+    tuned.save_pretrained(workplace / "other")
+    text = suite_text(tiny_folder)
+    start, end = text.index("    on: nf4"), text.index("variants:")
+    (workplace / "suite.yaml").write_text(f"{text[:start]}    from: ./other\n{text[end:]}")
+    code, log = failing(workplace, capsys)
+    assert code == 3
+    assert "q_proj" in log
+    assert "✓ score nf4 " in log
+
+
+def test_a_variant_that_does_not_fit_is_refused_before_it_is_loaded(workplace, capsys, monkeypatch):
+    from evalkit.weights import memory
+
+    monkeypatch.setattr(memory, "_RUNTIME", 10**15)
+    code, log = failing(workplace, capsys)
+    assert code == 4
+    assert "1000000.0 GB" in log
+
+
+def test_a_store_that_is_not_one(workplace, capsys):
+    (workplace / "runs.db").write_text("this is no database, but a text of some length" * 50)
+    code, log = failing(workplace, capsys)
+    assert code == 3
+    assert "runs.db" in log
+    assert run_command_line(["runs", "--db", "nowhere/at/all.db"]) != 0
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_traceback_is_shown_only_on_request(workplace, capsys):
+    (workplace / "test.jsonl").write_text("")
+    assert run_command_line(["--debug", "run", "suite.yaml"]) == 2
+    assert "Traceback" in capsys.readouterr().err

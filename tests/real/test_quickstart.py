@@ -1,0 +1,141 @@
+"""The quickstart, whole, on the real model: training, seven variants, verdicts, report, export."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evalkit.cli import run_command_line
+
+pytestmark = pytest.mark.real
+SUITE = Path(__file__).resolve().parents[2] / "suites" / "quickstart.yaml"
+
+
+@pytest.fixture(scope="session")
+def quickstart(tmp_path_factory, real_cache):
+    """The run's JSON and its folder. Trains once a session, with a store of its own."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    code = run_command_line(arguments(folder, real_cache, "first.json"))
+    told = json.loads((folder / "first.json").read_text(encoding="utf-8"))
+    assert code == told["exit_code"] == 0, told["verdicts"]
+    return told, folder
+
+
+def arguments(folder, cache, json_name):
+    return [
+        *("run", str(SUITE), "--cache", str(cache), "--db", str(folder / "runs.db")),
+        *("--reports", str(folder / "reports"), "--json", str(folder / json_name)),
+    ]
+
+
+@pytest.fixture
+def values(quickstart):
+    return {
+        name: variant["metrics"]["perplexity"]["value"]
+        for name, variant in quickstart[0]["variants"].items()
+    }
+
+
+def test_seven_variants_are_scored_on_at_least_40_topics_and_at_most_8000_tokens(quickstart):
+    variants = quickstart[0]["variants"]
+    assert len(variants) == 7
+    for variant in variants.values():
+        told = variant["metrics"]["perplexity"]
+        assert told["n_documents"] >= 40
+        assert 6000 < told["n_tokens"] <= 8000
+
+
+def test_a_merge_in_place_deletes_the_adapter(values):
+    gain = values["nf4"] - values["nf4+adapter"]
+    assert gain > 0.15 * values["nf4"]
+    assert values["merged-4bit"] > values["nf4"] - 0.1 * gain
+    assert values["requantized"] > values["nf4"] - 0.1 * gain
+
+
+def test_two_other_ways_keep_it(values):
+    assert values["dequant-merged"] == pytest.approx(values["nf4+adapter"], rel=0.01)
+    assert values["fp16-merged-nf4"] < 1.10 * values["nf4+adapter"]
+
+
+def test_quantisation_alone_costs_something(values):
+    assert 1.02 * values["fp16"] < values["nf4"] < 1.6 * values["fp16"]
+
+
+def test_the_verdicts_say_so(quickstart):
+    verdicts = {(v["variant"], v["verdict"]) for v in quickstart[0]["verdicts"]}
+    assert ("merged-4bit", "REGRESSED") in verdicts
+    assert ("requantized", "REGRESSED") in verdicts
+    assert ("nf4+adapter", "IMPROVED") in verdicts
+    assert verdicts & {("fp16-merged-nf4", "PASS"), ("fp16-merged-nf4", "IMPROVED")}
+    assert all(verdict["ok"] for verdict in quickstart[0]["verdicts"])
+
+
+def test_the_report_opens_with_the_finding_and_names_what_the_weights_were(quickstart):
+    told, folder = quickstart
+    page = (folder / "reports" / "quickstart" / told["run"] / "index.html").read_text("utf-8")
+    assert "merged-4bit raises perplexity by" in re.sub(r"<[^>]+>", "", page)
+    assert "GGUF Q4_1" in page
+
+
+def test_what_the_machine_really_computed_is_recorded(quickstart):
+    provenance = quickstart[0]["provenance"]
+    assert provenance["source_precision"] == "dequantised from GGUF Q4_1"
+    assert provenance["effective_dtypes"]["fp16"] in {"bf16", "fp32", "fp16"}
+    python = ".".join(map(str, sys.version_info[:3]))
+    assert f"Python {python}" in provenance["data"]["test"]["origin"]
+
+
+def test_a_second_run_reuses_every_number_without_torch(quickstart, real_cache):
+    told, folder = quickstart
+    code = (
+        "import sys; from evalkit.cli import run_command_line as r;"
+        f"c = r({arguments(folder, real_cache, 'second.json')!r}); print(c, 'torch' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stdout.strip().splitlines()[-1] == "0 False", answer.stdout + answer.stderr
+    again = json.loads((folder / "second.json").read_text(encoding="utf-8"))
+    for name, variant in again["variants"].items():
+        assert variant["reused_from"] == told["run"]
+        assert variant["metrics"] == told["variants"][name]["metrics"]
+
+
+def test_an_exported_variant_loads_and_scores_the_same(quickstart, real_cache, values):
+    """The recommended one, loaded as a user would load it."""
+    told, folder = quickstart
+    exported = folder / "exported"
+    assert (
+        run_command_line(
+            [
+                *("export", "fp16-merged-nf4", str(exported), "--run", told["run"]),
+                *("--db", str(folder / "runs.db"), "--cache", str(real_cache)),
+            ]
+        )
+        == 0
+    )
+    assert perplexity_of(exported, real_cache) == pytest.approx(values["fp16-merged-nf4"], rel=5e-4)
+
+
+def perplexity_of(folder, cache):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from evalkit.corpora import load_corpus
+    from evalkit.scoring.perplexity import score_perplexity
+    from evalkit.suite import load_suite
+    from evalkit.weights.quantization import disable_repacking
+
+    disable_repacking()
+    suite = load_suite(SUITE)
+    score = score_perplexity(
+        AutoModelForCausalLM.from_pretrained(folder),
+        AutoTokenizer.from_pretrained(folder),
+        load_corpus("test", suite.data["test"], cache=cache),
+        suite.metrics.perplexity["perplexity"],
+        metric="perplexity",
+        max_tokens_per_document=suite.data["test"].max_tokens_per_document,
+        job="exported",
+        on_progress=lambda tick: None,
+    )
+    return score.value

@@ -1,0 +1,106 @@
+"""Promises of the whole project, each held by a test."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+VERBS = ("run", "plan", "runs", "report", "gate", "export", "cache", "doctor")
+HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "lm_eval"}
+
+
+def evalkit(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "evalkit", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1", **environment},
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_listed_and_its_help_ends_with_an_example(verb):
+    assert re.search(rf"^\W*{verb}\s", evalkit("--help").stdout, re.MULTILINE)
+    answer = evalkit(verb, "--help")
+    assert answer.returncode == 0, answer.stderr
+    assert f"Example: evalkit {verb}" in answer.stdout.strip().splitlines()[-1]
+
+
+def test_the_verbs_tested_here_are_all_there_are():
+    files = {path.stem for path in (ROOT / "evalkit" / "cli").glob("*.py")}
+    assert files - {"__init__", "options", "progress"} == set(VERBS)
+
+
+def test_help_imports_nothing_heavy():
+    unwanted = HEAVY | {"sqlalchemy", "numpy", "pydantic"}
+    code = (
+        "import sys\nfrom evalkit.cli import run_command_line\nrun_command_line(['--help'])\n"
+        f"print('loaded:', *sorted({unwanted!r} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert answer.stdout.strip().splitlines()[-1] == "loaded:", answer.stdout[-300:]
+
+
+def test_torch_and_its_family_are_imported_inside_functions():
+    guilty = []
+    for path in (ROOT / "evalkit").rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            guilty += [f"{path.name}: {n}" for n in names if n.split(".")[0] in HEAVY]
+    assert guilty == []
+
+
+def test_no_room_has_more_than_300_lines():
+    lengths = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+        for path in (ROOT / "evalkit").rglob("*.py")
+    }
+    assert {name: count for name, count in lengths.items() if count > 300} == {}
+
+
+def test_every_suite_that_ships_loads():
+    from evalkit.suite import load_suite
+
+    found = sorted((ROOT / "suites").glob("*.yaml"))
+    assert {path.stem for path in found} >= {"quickstart", "guanaco", "guanaco-smoke", "lora-16bit"}
+    for path in found:
+        suite = load_suite(path)
+        assert suite.variants, path
+        assert suite.gates, path
+
+
+def test_every_public_name_is_there():
+    import evalkit
+
+    for name in evalkit.__all__:
+        assert getattr(evalkit, name) is not None
+
+
+def test_every_verb_and_exit_code_is_in_the_readme():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for verb in VERBS:
+        assert f"evalkit {verb}" in text, verb
+    for code in (0, 1, 2, 3, 4, 130):
+        assert re.search(rf"^\| {code} \|", text, re.MULTILINE), code
+
+
+def test_the_lock_pins_everything_that_the_package_needs():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pinned = {re.split("==", line)[0].lower().replace("_", "-") for line in lock if "==" in line}
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    names = {re.split(r"[><=\[]", item)[0].lower().replace("_", "-") for item in wanted}
+    assert {name.replace(".", "-") for name in names} <= {name.replace(".", "-") for name in pinned}
