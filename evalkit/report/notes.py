@@ -73,7 +73,7 @@ def _job_notes(run: RunRecord) -> list[str]:
             said.setdefault(note, []).append(name)
     everyone = {variant.name for variant in run.variants}
     return [
-        f"{'Every variant' if everyone == set(names) else joined(names)}: {note}."
+        f"{'Every variant' if everyone <= set(names) else joined(names)}: {note}."
         for note, names in said.items()
     ]
 

@@ -119,7 +119,7 @@ def _direction(verdict: Verdict) -> str | None:
     return "decrease" if verdict.gate.max_decrease is not None else None
 
 
-def _plain(value: object) -> Any:  # noqa: ANN401 - JSON
+def _plain(value: object) -> Any:
     """The same value in JSON's own types."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}

@@ -105,7 +105,7 @@ def make_engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:
 
 def _set_up_sqlite(engine: sa.Engine, *, foreign_keys: bool) -> None:
     @sa.event.listens_for(engine, "connect")
-    def _connect(connection: Any, _record: object) -> None:  # noqa: ANN401
+    def _connect(connection: Any, _record: object) -> None:
         connection.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
         # A result that was reported must be there after a power cut; NORMAL may lose it in WAL.
         connection.execute("PRAGMA synchronous=FULL")
