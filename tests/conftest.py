@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# As evalkit.weights sets it: before the first import of torch, or never.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # The same examples each time, and no deadline: a first example may import half the world.
 settings.register_profile("evalkit", deadline=None, derandomize=True, database=None)

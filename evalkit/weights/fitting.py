@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from evalkit import paths
 from evalkit.errors import MachineError
 from evalkit.machine import readable_bytes
+from evalkit.suite import LoraSpec
 from evalkit.weights.loading import converted_folder
 from evalkit.weights.memory import estimate_bytes, estimate_training_bytes
 
@@ -43,12 +44,12 @@ def check_training_fits(spec: AdapterSpec, context: BuildContext, memory: int) -
     folder = _configuration(context)
     if folder is None or context.device_map is not None:
         return
-    if spec.on_path is None or spec.lora is None or spec.training is None:
+    if spec.on_path is None or spec.training is None:
         return
     needed = estimate_training_bytes(
         folder,
         spec.on_path,
-        spec.lora,
+        spec.lora or LoraSpec(),
         spec.training,
         effective_dtypes=context.effective_dtypes,
         trust_remote_code=context.trust_remote_code,

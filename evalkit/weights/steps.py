@@ -72,17 +72,11 @@ class _Build:
         effective = dict(self.context.effective_dtypes)
         return loading.effective_dtype(name or "auto", self.folder, effective)
 
-    @property
-    def device_map(self) -> str | dict[str, Any]:
-        return self.context.device_map or {"": "cpu" if self.context.device == "cpu" else 0}
-
     def settle_dtype(self, step: paths.Load) -> None:
         """Decides what `load` really means here, and notes where that is something else."""
         self.load_dtype = self.dtype(step.dtype)
         if step.dtype not in ("auto", self.load_dtype):
-            self.note(
-                f"{step.dtype} was computed in {self.load_dtype}, which this machine is fast in"
-            )
+            self.note(f"{step.dtype} was computed in {self.load_dtype}, the faster one here")
 
     def note(self, text: str) -> None:
         if text not in self.notes:
@@ -263,12 +257,13 @@ def _finish(build: _Build, seconds: dict[str, float], started: float) -> BuiltVa
 
 
 def _load(build: _Build, folder: Path, bits: Any = None) -> PreTrainedModel:
+    context = build.context
     return loading.load_model(
         folder,
         dtype=loading.torch_dtype(build.load_dtype),
-        device_map=build.device_map,
+        device_map=context.device_map or {"": "cpu" if context.device == "cpu" else 0},
         quantization=bits,
-        trust_remote_code=build.context.trust_remote_code,
+        trust_remote_code=context.trust_remote_code,
     )
 
 

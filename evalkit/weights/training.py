@@ -155,15 +155,15 @@ def _make_trainer(recipe: _Recipe, built: BuiltVariant, scratch: Path) -> SFTTra
     peft_config = None
     if not recipe.full:
         peft_config = lora_config(recipe.name, recipe.lora or LoraSpec(), model)
-    args = sft_config(
-        recipe.training,
-        device=recipe.context.device,
-        dtype=recipe.dtype(built),
-        quantised=bool(quantization.quantized_layers(model)),
-        folder=scratch,
-    )
     documents = training_dataset(recipe.name, recipe.corpus, recipe.training)
     with loading.quiet_libraries():
+        args = sft_config(
+            recipe.training,
+            device=recipe.context.device,
+            dtype=recipe.dtype(built),
+            quantised=bool(quantization.quantized_layers(model)),
+            folder=scratch,
+        )
         trainer = SFTTrainer(
             model=model,
             args=args,

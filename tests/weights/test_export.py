@@ -44,6 +44,22 @@ def test_the_folder_gives_the_same_logits(bench, tmp_path, name, scored):
     assert tokenizer("a grid")["input_ids"] == built.tokenizer("a grid")["input_ids"]
 
 
+def test_in_bf16_an_adapter_on_top_is_the_same_but_for_rounding(bench, tmp_path):
+    """peft computes a bf16 model's adapter in float32, transformers in bf16."""
+    from transformers import AutoModelForCausalLM
+
+    base = bench.logits({"load": "bf16"}, NF4)
+    built = bench.build({"load": "bf16"}, NF4, ATTACH)
+    save_variant(built, tmp_path / "out")
+    expected = bench.logits_of(built.model)
+    model = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", dtype=torch.bfloat16, device_map={"": "cpu"}
+    )
+    seen = bench.logits_of(model.eval())
+    assert (seen - expected).norm() < 0.02 * expected.norm()
+    assert (seen - expected).norm() < 0.2 * (base - expected).norm()
+
+
 def test_gpt2_too(gpt2_bench, tmp_path):
     from transformers import AutoModelForCausalLM
 

@@ -321,3 +321,15 @@ def test_quantising_a_merged_model_equals_quantising_each_weight(bench):
         codes, _ = quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
         assert torch.equal(layer.weight.data, codes), name
     assert list((bench.context.cache / "scratch").iterdir()) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("verbs", [(NF4,), (NF4, ATTACH), (NF4, "dequantize", ATTACH, "merge")])
+def test_a_gpu_builds_the_same_model(bench, verbs):
+    if not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    expected = bench.logits(*verbs)
+    bench.context = replace(bench.context, device="cuda")
+    model = bench.build(*verbs).model
+    assert {parameter.device.type for parameter in model.parameters()} == {"cuda"}
+    torch.testing.assert_close(bench.logits_of(model.to("cpu")), expected, rtol=1e-2, atol=1e-2)
