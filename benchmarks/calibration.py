@@ -1,7 +1,7 @@
 """How often the verdicts are wrong, by simulation: the tables of docs/statistics.md.
 
     python benchmarks/calibration.py                       # small: about 20 seconds
-    python benchmarks/calibration.py --replicates 4000     # the published tables
+    python benchmarks/calibration.py --replicates 2000     # the published tables
 
 Everything is judged by `evalkit.gates.judge`, from scores as a run would hold them. Documents are
 drawn from a population whose true effect is known; nothing about a model is simulated but that.

@@ -14,7 +14,6 @@ from rich.progress import (
     SpinnerColumn,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
 )
 
 from evalkit.plan import Plan
@@ -22,6 +21,7 @@ from evalkit.records import JobRecord, Score
 from evalkit.records import Progress as Tick
 
 _LOG_EVERY_SECONDS = 15.0
+_WIDE_ENOUGH_FOR_A_BAR = 110
 
 
 @contextmanager
@@ -30,15 +30,14 @@ def watch(console: Console) -> Iterator[LiveWatcher | LogWatcher]:
     if not console.is_terminal:
         yield LogWatcher(console)
         return
+    bar = [BarColumn(bar_width=20)] if console.width >= _WIDE_ENOUGH_FOR_A_BAR else []
     display = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.fields[amount]}"),
-        TimeRemainingColumn(compact=True),
+        *bar,
+        TextColumn("{task.fields[standing]}"),
         console=console,
         transient=True,
-        expand=True,
     )
     with display:
         yield LiveWatcher(display)
@@ -80,6 +79,11 @@ class _Counter:
         """'[3/8] score nf4: perplexity'."""
         return f"[{min(self.ended + 1, self.jobs)}/{self.jobs}] {tick.job}: {tick.phase}"
 
+    def standing(self, tick: Tick) -> str:
+        """'400/1,000 tokens, 20 tokens/s, 0:30 left'."""
+        speed = "" if "/s" in tick.detail else self.speed(tick)
+        return ", ".join(filter(None, (_amount(tick), speed, tick.detail, self.remaining(tick))))
+
     def remaining(self, tick: Tick) -> str:
         """'1:20 left', empty before it can be told."""
         rate = self.rate(tick)
@@ -106,16 +110,14 @@ class LiveWatcher:
         """Moves the bar; a new phase starts a new one."""
         if self._counter.enter(tick):
             self._clear_bar()
-            self._task = self._display.add_task("", total=tick.total, amount="")
+            self._task = self._display.add_task("", total=tick.total, standing="")
         assert self._task is not None
         self._display.update(
             self._task,
             description=escape(self._counter.title(tick)),
             completed=tick.done,
             total=tick.total,
-            amount=escape(
-                " · ".join(filter(None, (_amount(tick), self._counter.speed(tick), tick.detail)))
-            ),
+            standing=escape(self._counter.standing(tick)),
         )
 
     def job_ended(self, job: JobRecord, scores: Mapping[str, Score]) -> None:
@@ -148,14 +150,8 @@ class LogWatcher:
         """Logs a phase's beginning, and then now and then where it stands."""
         if not self._counter.enter(tick) and time.monotonic() - self._last < _LOG_EVERY_SECONDS:
             return
-        parts = (
-            _amount(tick),
-            self._counter.speed(tick),
-            tick.detail,
-            self._counter.remaining(tick),
-        )
         moved = tick.done > self._counter.phase_done
-        text = " " + ", ".join(filter(None, parts)) if moved else ""
+        text = f" {self._counter.standing(tick)}" if moved else ""
         self._log(f"{self._counter.title(tick)}{text}")
 
     def job_ended(self, job: JobRecord, scores: Mapping[str, Score]) -> None:
