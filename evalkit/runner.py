@@ -16,13 +16,14 @@ from evalkit.plan import TRAINING_PACKAGES, Environment, Plan, make_plan
 from evalkit.provenance import gather
 from evalkit.records import OnProgress, RunRecord, Verdict
 from evalkit.reuse import planned_variants
-from evalkit.sources import find_trained_adapter, resolve
+from evalkit.sources import download, find_trained_adapter, is_downloaded, is_local, resolve
 from evalkit.store import Store
 from evalkit.suite import Suite, suite_from_json
 
 __all__ = [
     "RunOptions",
     "Watcher",
+    "check_download",
     "check_machine",
     "export_variant",
     "plan_suite",
@@ -52,6 +53,7 @@ def run_suite(
         KeyboardInterrupt: after what was done is recorded.
     """
     check_machine(suite, detect_machine())
+    check_download(suite, detect_machine())
     plan = plan_suite(suite, options)
     started = time.perf_counter()
     run_id = _start(plan, options, store)
@@ -104,6 +106,23 @@ def check_machine(suite: Suite, machine: Machine) -> None:
     if lacks:
         instead = f". On a smaller machine run {needs.instead}" if needs.instead else ""
         raise MachineError(f"{suite.place}: needs {' and '.join(lacks)}{instead}")
+
+
+def check_download(suite: Suite, machine: Machine) -> None:
+    """Stops before a hub's weights are fetched where the configuration says that none will fit.
+
+    Raises:
+        MachineError: with what is needed and what is there.
+        NetworkError: the hub cannot be asked.
+    """
+    source = suite.model.source
+    if source.startswith("package:") or is_local(source):
+        return
+    if is_downloaded(source, suite.model.revision):
+        return
+    from evalkit.weights.fitting import check_any_fits
+
+    check_any_fits(suite, download(source, suite.model.revision, ("config.json",)), machine)
 
 
 def verdicts_of(

@@ -156,6 +156,19 @@ def is_local(source: str) -> bool:
     return source.startswith((".", "/", "~")) or Path(source).suffix.lower() == ".gguf"
 
 
+def is_downloaded(repo_id: str, revision: str | None) -> bool:
+    """Whether a hub repository's weights lie in the local hub cache."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    names = ("model.safetensors", "model.safetensors.index.json")
+    try:
+        found = [try_to_load_from_cache(repo_id, name, revision=revision) for name in names]
+    except HFValidationError:  # `download` says what is wrong with it
+        return False
+    return any(isinstance(path, str) for path in found)
+
+
 def download(repo_id: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
     """The files of a hub repository, from its local cache where they are there.
 
@@ -203,18 +216,12 @@ def _gguf_source(path: Path, origin: str, cache: Path) -> WeightsSource:
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such file")
     digest = digest_file(path, cache)
-    return WeightsSource(
-        kind="gguf",
-        folder=path.parent,
-        filename=path.name,
-        origin=origin,
-        digest=digest,
-        precision=f"dequantised from GGUF {_gguf_type(path, digest, cache)}",
-    )
+    precision = f"dequantised from GGUF {_gguf_type(path, digest, cache)}"
+    return WeightsSource("gguf", path.parent, path.name, origin, digest, precision)
 
 
 def _gguf_type(path: Path, digest: str, cache: Path) -> str:
-    """The storage type of most weights of a GGUF file, remembered beside the file's digest."""
+    """The storage type of most weights, remembered beside the file's digest."""
     note = cache / "digests" / f"{digest[:32]}.gguf-type"
     if note.is_file():
         return note.read_text(encoding="utf-8")

