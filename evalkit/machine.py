@@ -33,6 +33,8 @@ class Machine:
     bf16: bool
     """Whether bfloat16 matrix products run in hardware."""
     cores: int
+    threads: int = 1
+    """That a CPU computes with: sums in another order round differently. 1 on a GPU."""
 
     def effective_dtypes(self) -> dict[str, str]:
         """What each dtype name of a suite is really computed in here.
@@ -62,6 +64,7 @@ def detect_machine() -> Machine:
         memory=psutil.virtual_memory().total,
         bf16=_cpu_has_bf16(),
         cores=_cores(),
+        threads=_threads(),
     )
 
 
@@ -131,6 +134,11 @@ def _cpu_flags() -> set[str]:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _threads() -> int:
+    named = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return int(named) if named.isdigit() and int(named) > 0 else _cores()
 
 
 def default_cache() -> Path:

@@ -162,6 +162,7 @@ def _environment_identity(
         "dtypes": machine.effective_dtypes(),
         "device": machine.name,
         "driver": machine.driver,
+        "threads": machine.threads,
         "device_map": suite.model.device_map,
         "trust_remote_code": environment.trust_remote_code,
         "versions": {name: environment.versions[name] for name in packages},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -36,7 +35,7 @@ def gather(machine: Machine, *, suite_folder: Path, seeds: Mapping[str, int]) ->
         "driver": machine.driver or None,
         "device_memory": readable_bytes(machine.memory),
         "cores": machine.cores,
-        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "threads": machine.threads,
         "effective_dtypes": machine.effective_dtypes(),
         "seeds": dict(seeds),
     }

@@ -43,3 +43,13 @@ def test_versions_of_what_is_absent_say_so():
 )
 def test_readable_bytes(count, text):
     assert readable_bytes(count) == text
+
+
+@pytest.mark.parametrize(("said", "threads"), [("3", 3), ("2,1", 2), ("", None), ("all", None)])
+def test_threads_are_those_that_openmp_is_told(monkeypatch, said, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    detect_machine.cache_clear()
+    found = detect_machine()
+    detect_machine.cache_clear()
+    if found.device == "cpu":
+        assert found.threads == (threads or found.cores)

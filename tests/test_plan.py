@@ -53,8 +53,8 @@ def sources(tmp_path, weights="w", test="t", train="r"):
     )
 
 
-def environment(name="cpu", bf16=True, **versions):
-    machine = Machine("cpu", name, "", 1, bf16, 2)
+def environment(name="cpu", bf16=True, threads=2, **versions):
+    machine = Machine("cpu", name, "", 1, bf16, 2, threads)
     return Environment(machine, {**dict.fromkeys(TRAINING_PACKAGES, "1"), **versions})
 
 
@@ -106,6 +106,7 @@ def test_what_can_move_a_score_moves_its_key(tmp_path, suite):
         ({"test": "other"}, {}),
         ({}, {"name": "another cpu"}),
         ({}, {"bf16": False}),
+        ({}, {"threads": 1}),
         ({}, {"torch": "2"}),
         ({}, {"bitsandbytes": "2"}),
     ],

@@ -13,12 +13,15 @@ from evalkit.report.facts import (
     twin_without_adapter,
 )
 
+_FAR_BEHIND = 0.10
+
 
 def recommended(run: RunRecord) -> list[VariantRecord]:
     """The variants that the records allow to ship, those of the fewest bits, handiest first.
 
     A variant qualifies with a score and without a verdict other than PASS or IMPROVED, and if it
-    has such a verdict or is the reference of one. An adapter that makes its base worse is left out.
+    has such a verdict or is the reference of one. An adapter that makes its base worse is left out,
+    and so is what scores over 10 % worse than another of the same bits.
     """
     metric = primary_metric(run)
     if metric is None:
@@ -38,7 +41,15 @@ def recommended(run: RunRecord) -> list[VariantRecord]:
     able = adapted or able
     fewest = min((storage_bits(variant.path) for variant in able), default=0)
     small = [variant for variant in able if storage_bits(variant.path) == fewest]
-    return sorted(small, key=lambda variant: (needs_adapter(variant.path), _rank(variant, metric)))
+    near = [variant for variant in small if not _far_behind(variant, small, metric)]
+    return sorted(near, key=lambda variant: (needs_adapter(variant.path), _rank(variant, metric)))
+
+
+def _far_behind(variant: VariantRecord, others: list[VariantRecord], metric: str) -> bool:
+    score = variant.scores[metric]
+    differences = [change(score, other.scores[metric]) for other in others]
+    worse = [-d if score.higher_is_better else d for d in differences if d is not None]
+    return max(worse, default=0.0) > _FAR_BEHIND
 
 
 def _rank(variant: VariantRecord, metric: str) -> float:

@@ -81,6 +81,17 @@ def test_fewest_bits_win(made_up):
     assert verdict_sentence(run).startswith("Ship nf4: nf4 raises perplexity by 29 %")
 
 
+@pytest.mark.parametrize(("behind", "named"), [(1.09, True), (1.11, False)])
+def test_what_scores_far_worse_at_the_same_bits_is_not_recommended(made_up, behind, named):
+    run = made_up.run(verdicts=(made_up.verdict(made_up.SHIP_GATE, "PASS", (0.0, 0.01, 0.02)),))
+    best = next(v for v in run.variants if v.name == "nf4+adapter").scores["perplexity"].value
+    scores = {"perplexity": made_up.score(best * behind)}
+    run = with_variant(run, "fp16-merged-nf4", scores=scores)
+    names = [variant.name for variant in recommended(run)]
+    assert "nf4+adapter" in names
+    assert ("fp16-merged-nf4" in names) is named
+
+
 def test_an_adapter_that_harms_is_not_recommended(made_up):
     worse = {"perplexity": made_up.score(30.0)}
     run = with_variant(made_up.run(), "nf4+adapter", scores=worse)
