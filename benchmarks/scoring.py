@@ -8,6 +8,7 @@ run, the two sides in turn:
 
 import statistics
 import time
+from pathlib import Path
 
 import torch
 
@@ -21,7 +22,7 @@ from evalkit.sources import resolve_weights
 from evalkit.suite import load_suite
 from evalkit.weights.loading import load_model, load_tokenizer, prepare_base, torch_dtype
 
-SUITE = "suites/quickstart.yaml"
+SUITE = Path(__file__).resolve().parents[1] / "suites" / "quickstart.yaml"
 ROUNDS = 5
 BATCHES = (512, 1024, 2048, 4096, 8192)
 

@@ -59,7 +59,7 @@ class Suite(Spec):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def load_suite(path: Path, *, overrides: Sequence[str] = ()) -> Suite:
+def load_suite(path: Path | str, *, overrides: Sequence[str] = ()) -> Suite:
     """Read a suite from its YAML file.
 
     Args:
@@ -70,7 +70,7 @@ def load_suite(path: Path, *, overrides: Sequence[str] = ()) -> Suite:
         SuiteError: everything that is wrong with it, in the order of its lines.
         UsageError: there is no such file, or an override is malformed.
     """
-    tree = read_suite_tree(path, overrides=overrides)
+    tree = read_suite_tree(Path(path), overrides=overrides)
     suite = _validate(tree.root.plain(), tree=tree, place=str(path))
     gates = (
         dataclasses.replace(gate, place=tree.locate(("gates", index)).place)

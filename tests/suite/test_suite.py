@@ -493,3 +493,8 @@ def test_the_full_size_suite_names_the_smaller_one():
     suite = load_suite(SUITES / "guanaco.yaml")
     assert suite.requires.memory == 24 * 10**9
     assert (SUITES.parent / suite.requires.instead).is_file()
+
+
+def test_a_path_may_be_a_string() -> None:
+    path = Path(__file__).resolve().parents[2] / "suites" / "quickstart.yaml"
+    assert load_suite(str(path)) == load_suite(path)
