@@ -5,7 +5,7 @@ torch and its company are imported inside functions, so importing these modules 
 
 import os
 
-# Threads of torch that wait for each other shall sleep. By default they spin, and on a CPU that
-# something else uses too, a training step of 4 seconds then takes up to 50 (measured: two cores,
-# one of them busy). OpenMP reads this when torch is imported, so it must be said before.
+# Threads of torch that wait for each other shall sleep. By default they spin, which makes training
+# many times slower on a CPU that something else uses too. OpenMP reads this when torch is
+# imported, so it must be said before.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

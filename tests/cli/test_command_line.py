@@ -142,10 +142,32 @@ def test_judging_again_and_reporting_again_need_no_torch(workplace):
 def test_export_writes_what_transformers_loads_and_what_scores_the_same(workplace, capsys):
     assert run("--json", "result.json") == 0
     assert run_command_line(["export", "merged-4bit", "exported"]) == 0
+    told = result()["variants"]["merged-4bit"]["metrics"]["perplexity"]["value"]
+    assert perplexity_of(workplace / "exported", workplace) == pytest.approx(told, rel=1e-6)
     assert run_command_line(["export", "merged-4bit", "exported"]) == 2
     assert "is there already" in capsys.readouterr().err
     assert run_command_line(["export", "nothing", "elsewhere"]) == 2
     assert "allowed: fp16, nf4, nf4+adapter, merged-4bit" in capsys.readouterr().err
+
+
+def perplexity_of(folder, workplace):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from evalkit.corpora import load_corpus
+    from evalkit.scoring.perplexity import score_perplexity
+    from evalkit.suite import load_suite
+
+    suite = load_suite(workplace / "suite.yaml")
+    return score_perplexity(
+        AutoModelForCausalLM.from_pretrained(folder),
+        AutoTokenizer.from_pretrained(folder),
+        load_corpus("test", suite.data["test"], cache=workplace / "cache"),
+        suite.metrics.perplexity["perplexity"],
+        metric="perplexity",
+        max_tokens_per_document=None,
+        job="exported",
+        on_progress=lambda tick: None,
+    ).value
 
 
 def test_plan_says_what_would_run_and_what_is_known(workplace, capsys):
