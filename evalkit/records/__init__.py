@@ -1,0 +1,63 @@
+"""The plain records that cross module borders. No behaviour but what follows from their fields."""
+
+from evalkit.records.corpora import (
+    Corpus,
+    Document,
+)
+from evalkit.records.judging import (
+    Baseline,
+    Budget,
+    BudgetUnit,
+    Gate,
+    JsonObject,
+    NoiseFloor,
+    Verdict,
+    VerdictName,
+)
+from evalkit.records.runs import (
+    JobKind,
+    JobRecord,
+    JobStatus,
+    OnProgress,
+    Progress,
+    RunRecord,
+    VariantRecord,
+)
+from evalkit.records.scores import (
+    Float64s,
+    MetricKind,
+    Repeat,
+    RepeatKind,
+    Sample,
+    SampleOutcome,
+    Score,
+    TokenLosses,
+)
+
+__all__ = [
+    "Baseline",
+    "Budget",
+    "BudgetUnit",
+    "Corpus",
+    "Document",
+    "Float64s",
+    "Gate",
+    "JobKind",
+    "JobRecord",
+    "JobStatus",
+    "JsonObject",
+    "MetricKind",
+    "NoiseFloor",
+    "OnProgress",
+    "Progress",
+    "Repeat",
+    "RepeatKind",
+    "RunRecord",
+    "Sample",
+    "SampleOutcome",
+    "Score",
+    "TokenLosses",
+    "VariantRecord",
+    "Verdict",
+    "VerdictName",
+]

@@ -1,0 +1,106 @@
+"""Scores with the per-unit values behind them, and what a variant said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64s = NDArray[np.float64]
+MetricKind = Literal["perplexity", "mean"]
+RepeatKind = Literal["aa", "seed"]
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """The loss of every scored token of one document: for the report's token view."""
+
+    unit: int
+    """Index into the score's unit ids."""
+    tokens: tuple[str, ...]
+    losses: NDArray[np.float32]
+    """Nats, same length as `tokens`."""
+
+
+@dataclass(frozen=True)
+class SampleOutcome:
+    """What a variant did with one sample of a task."""
+
+    gold: str
+    """The right answer: a choice's index, or the text that is wanted."""
+    choice: str | None
+    """The answer: a choice's index, None where the best choices tie; or the text to be judged."""
+    correct: bool | None
+    """None for a metric that is not a hit or a miss."""
+    log_likelihoods: tuple[float, ...] = ()
+    """Nats, one a choice, summed over its tokens; empty where the model generates."""
+    tied: bool = False
+    """Several choices share the best value exactly."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of one variant, and the per-unit sums and counts behind it.
+
+    A unit is what is paired between variants: a document, or a window of a stream.
+    For `kind == "perplexity"` the value is exp(Σ sums / Σ counts), sums in nats, counts in
+    tokens; for `kind == "mean"` it is Σ sums / Σ counts.
+    """
+
+    metric: str
+    """'perplexity', or 'perplexity/NAME' where the suite names several corpora."""
+    kind: MetricKind
+    value: float
+    stderr: float | None
+    """Standard error of `value` (delta method, clustered), None where one unit gives none."""
+    unit: str
+    """'ppl/token'."""
+    higher_is_better: bool
+    unit_ids: tuple[str, ...]
+    clusters: tuple[str, ...]
+    """Same length as `unit_ids`; equal to it where nothing is clustered."""
+    sums: Float64s
+    counts: Float64s
+    extra: Mapping[str, float] = field(default_factory=dict)
+    """Other readings of the same forward pass: bits_per_byte, word_perplexity, n_tokens, n_bytes,
+    n_words, n_documents, tokens_per_second."""
+    comparison: Mapping[str, str] = field(default_factory=dict)
+    """What two scores must share to be compared, by name: data, protocol, tokenizer, ..."""
+    token_losses: tuple[TokenLosses, ...] = ()
+    outcomes: tuple[SampleOutcome, ...] = ()
+    """Of a task: one for each unit, in their order; else empty."""
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.unit_ids), len(self.clusters), len(self.sums), len(self.counts)}
+        if self.outcomes:
+            lengths.add(len(self.outcomes))
+        if len(lengths) != 1:
+            raise ValueError(
+                f"{self.metric}: unequal lengths of per-unit fields: {sorted(lengths)}"
+            )
+        if not math.isfinite(self.value):
+            raise ValueError(f"{self.metric}: {self.value} is not finite")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text that a variant generated from a fixed prompt, greedily."""
+
+    prompt: str
+    text: str
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """The same variant measured once more, under another condition that should not matter."""
+
+    kind: RepeatKind
+    """"aa": the same weights, scored in other batches; "seed": trained with another seed."""
+    label: str
+    """'batches of 1,024 tokens, longest last', 'seed 1'."""
+    scores: Mapping[str, Score]
