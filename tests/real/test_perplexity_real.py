@@ -157,6 +157,31 @@ def test_the_batch_moves_bfloat16_within_its_noise_only(
     assert alone.value == pytest.approx(exact[0], rel=0.02)
 
 
+def test_the_batch_moves_bfloat16_by_less_than_the_least_noise_floor(
+    real_base: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    """5e-4 of perplexity is a promise for a corpus of this size: the noise of one token is 0.06
+    nats, so 100,000 of them leave 2e-4, where a few thousand leave more than the promise.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(real_base, dtype=torch.bfloat16)
+    parts = [
+        load_corpus(
+            split, DataSpec(dataset="builtin:python-reference", split=split), cache=tmp_path
+        )
+        for split in ("train", "test")
+    ]
+    everything = tuple(document for part in parts for document in part.documents)
+    whole = replace(parts[0], documents=everything)
+    small, large = (
+        score(model, tokenizer, whole, max_length=512, batch_tokens=size) for size in (1024, 4096)
+    )
+    assert small.counts.sum() > 100_000
+    assert large.value == pytest.approx(small.value, rel=5e-4)
+
+
 def test_a_conversation_is_scored_where_the_assistant_speaks(
     model32: Any, tokenizer: Any, corpus: Corpus
 ) -> None:
