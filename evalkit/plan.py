@@ -7,23 +7,28 @@ the number. Names (of the suite, a variant, an adapter, a corpus) are in no key.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evalkit.digests import digest_json
 from evalkit.machine import Machine
+from evalkit.noise import computed_in
 from evalkit.paths import Attach, Path, VariantGraph, path_json
-from evalkit.records import JsonObject
+from evalkit.records import JsonObject, RepeatKind
 from evalkit.sources import Sources
-from evalkit.suite import AdapterSpec, PerplexitySpec, Suite, VariantSpec
+from evalkit.suite import AdapterSpec, PerplexitySpec, Suite, TaskSpec, VariantSpec
 
 SCORING_REVISION = 1
 """Raised when our own code changes a score of the same variant."""
+TASK_REVISION = 1
+"""Raised when our own code changes a score of the same task."""
 TRAINING_REVISION = 1
 """Raised when our own code changes what a recipe trains."""
 SCORING_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
+TASK_PACKAGES = ("lm_eval", "datasets")
 TRAINING_PACKAGES = (*SCORING_PACKAGES, "trl", "accelerate", "datasets")
 SAMPLES = "samples"
 """The key under which generated samples are planned, beside the metrics' names."""
+_TASK = "task "
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,18 @@ class TrainJob:
     adapter: str
     spec: AdapterSpec
     recipe_key: str
+    repeat: int | None = None
+    """The seed, where this is not the adapter that ships but the same recipe once more."""
 
     @property
     def name(self) -> str:
-        """'train guanaco'."""
-        return f"train {self.adapter}"
+        """'train guanaco', 'train guanaco (seed 1)'."""
+        return f"train {self.yields}"
+
+    @property
+    def yields(self) -> str:
+        """What it trains, by a name of its own: 'guanaco', 'guanaco (seed 1)'."""
+        return self.adapter if self.repeat is None else f"{self.adapter} (seed {self.repeat})"
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,23 @@ class ScoreJob:
 
 
 @dataclass(frozen=True)
+class RepeatJob:
+    """Measure one variant once more, under a condition that should not matter."""
+
+    job: ScoreJob
+    kind: RepeatKind
+    label: str
+    """'seed 1', 'batches of 1,024 tokens, longest last'."""
+    training: Mapping[str, TrainJob] = field(default_factory=dict)
+    """By adapter: the training that is attached in the place of the one that ships."""
+
+    @property
+    def name(self) -> str:
+        """'score nf4+adapter (seed 1)', 'score nf4 (A/A)'."""
+        return f"{self.job.name} ({'A/A' if self.kind == 'aa' else self.label})"
+
+
+@dataclass(frozen=True)
 class Plan:
     """The jobs of a run, in an order that respects what needs what."""
 
@@ -73,6 +102,9 @@ class Plan:
     training: tuple[TrainJob, ...]
     scoring: tuple[ScoreJob, ...]
     graph: VariantGraph
+    retraining: tuple[TrainJob, ...] = ()
+    """Recipes of `training` with other seeds."""
+    repeats: tuple[RepeatJob, ...] = ()
 
     def adapter_digests(self, trained: Mapping[str, str]) -> dict[str, str]:
         """Digest of every adapter that is known: the ready-made ones and those in `trained`."""
@@ -80,7 +112,7 @@ class Plan:
         return {**ready, **trained}
 
     def reuse_keys(self, job: ScoreJob, digests: Mapping[str, str]) -> dict[str, str]:
-        """The key of every number that the job yields, by metric (and `SAMPLES`).
+        """The key of every number that the job yields, by metric, `task_key` and `SAMPLES`.
 
         Args:
             job: one of `scoring`.
@@ -90,15 +122,52 @@ class Plan:
             KeyError: an adapter's digest is not known yet.
         """
         variant = self._variant_identity(job, digests)
-        keys = {
-            metric: digest_json({"variant": variant, "measure": self._perplexity_identity(spec)})
+        return {
+            name: digest_json({"variant": variant, "measure": measure})
+            for name, measure in self._measures().items()
+        }
+
+    def floor_keys(self, job: ScoreJob) -> dict[str, str]:
+        """The key of the noise floor under every number of a job, by metric and `task_key`.
+
+        It covers what is measured, the base, the dtypes that the job computes in, the device and
+        the versions; not the job's other steps, nor its adapters.
+        """
+        machine = self.environment.machine
+        circumstances = {
+            "revision": SCORING_REVISION,
+            "base": self.sources.weights.digest,
+            "computed_in": computed_in(path_json(job.variant.path), machine.effective_dtypes()),
+            **_environment_identity(self.suite, self.environment, SCORING_PACKAGES),
+        }
+        return {
+            name: digest_json({"floor": circumstances, "measure": measure})
+            for name, measure in self._measures().items()
+            if name != SAMPLES
+        }
+
+    def _measures(self) -> dict[str, JsonObject]:
+        """What moves a number and is no part of its variant, by metric (and `SAMPLES`)."""
+        measures = {
+            metric: self._perplexity_identity(spec)
             for metric, spec in self.suite.metrics.perplexity.items()
         }
         samples = self.suite.metrics.samples
         if samples is not None:
-            measure = {"samples": samples.model_dump(mode="json")}
-            keys[SAMPLES] = digest_json({"variant": variant, "measure": measure})
-        return keys
+            measures[SAMPLES] = {"samples": samples.model_dump(mode="json")}
+        for spec in self.suite.tasks:
+            measures[task_key(spec.name)] = self._task_identity(spec)
+        return measures
+
+    def _task_identity(self, spec: TaskSpec) -> JsonObject:
+        # Where the files are moves nothing; what is in them does.
+        paths = {"name", "include_path", "data"}
+        return {
+            "revision": TASK_REVISION,
+            "task": spec.model_dump(mode="json", exclude=paths),
+            "source": self.sources.tasks[spec.name].digest,
+            "versions": {name: self.environment.versions[name] for name in TASK_PACKAGES},
+        }
 
     def _variant_identity(self, job: ScoreJob, digests: Mapping[str, str]) -> JsonObject:
         return {
@@ -114,6 +183,16 @@ class Plan:
             "data": self.sources.corpora[spec.on].digest,
             "max_tokens_per_document": self.suite.data[spec.on].max_tokens_per_document,
         }
+
+
+def task_key(name: str) -> str:
+    """The key under which a task is planned: all its metrics come of one computation."""
+    return f"{_TASK}{name}"
+
+
+def task_name(key: str) -> str | None:
+    """The task of a `task_key`, None for another key."""
+    return key.removeprefix(_TASK) if key.startswith(_TASK) else None
 
 
 def make_plan(suite: Suite, sources: Sources, environment: Environment) -> Plan:
@@ -133,6 +212,8 @@ def recipe_key(spec: AdapterSpec, suite: Suite, sources: Sources, environment: E
     """The key of what training yields: base, path it is trained on, data, every field, versions."""
     if spec.on_path is None or spec.data is None:
         raise ValueError("only an adapter that is trained here has a recipe")
+    # Which other seeds there are does not move what this one trains.
+    training = spec.training and spec.training.model_dump(mode="json", exclude={"seeds"})
     return digest_json(
         {
             "revision": TRAINING_REVISION,
@@ -140,7 +221,7 @@ def recipe_key(spec: AdapterSpec, suite: Suite, sources: Sources, environment: E
             "on": path_identity(spec.on_path, {}),
             "data": sources.corpora[spec.data].digest,
             "lora": spec.lora.model_dump(mode="json") if spec.lora else None,
-            "training": spec.training.model_dump(mode="json") if spec.training else None,
+            "training": training,
             **_environment_identity(suite, environment, TRAINING_PACKAGES),
         }
     )

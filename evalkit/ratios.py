@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 
 Float64s = NDArray[np.float64]
 Scale = Literal["difference", "exp_difference", "relative"]
+_CELLS = 2_000_000
+"""Numbers in a table of draws that is kept: 16 MB."""
+_FEW_KINDS = 8
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,15 @@ def ratios(totals: Float64s) -> Float64s:
 
 
 def influence(totals: Float64s, side: int) -> Float64s:
-    """What each cluster moves a side's ratio by, linearised: (s_c − R n_c)/Σn, shape (G,)."""
+    """What each cluster moves a side's ratio by, shape (G,).
+
+    (s_c − R n_c)/(Σn − n_c): R less the ratio without the cluster, the jackknife's influence value.
+    Not finite where one cluster holds all of a side's count, for nothing is left without it.
+    """
     sums, counts = totals[:, 2 * side], totals[:, 2 * side + 1]
-    result: Float64s = (sums - sums.sum() / counts.sum() * counts) / counts.sum()
+    residuals = sums - sums.sum() / counts.sum() * counts
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result: Float64s = residuals / (counts.sum() - counts)
     return result
 
 
@@ -101,9 +111,26 @@ def resampled_totals(totals: Float64s, bootstrap: Bootstrap) -> Float64s:
     All columns of a cluster are drawn together, so pairs stay pairs. A draw in which a side
     counted nothing has no ratio and is left out.
     """
-    generator = np.random.default_rng(bootstrap.seed)
-    size = len(totals)
-    drawn = np.empty((bootstrap.resamples, totals.shape[1]))
-    for row in range(bootstrap.resamples):
-        drawn[row] = np.bincount(generator.integers(0, size, size), minlength=size) @ totals
+    generator, size = np.random.default_rng(bootstrap.seed), len(totals)
+    kinds, members = np.unique(totals, axis=0, return_counts=True)
+    drawn: Float64s
+    if len(kinds) * _FEW_KINDS <= size:
+        drawn = generator.multinomial(size, members / size, bootstrap.resamples) @ kinds
+    elif size * bootstrap.resamples <= _CELLS:
+        drawn = _draws(size, bootstrap) @ totals
+    else:
+        picks = (_times_drawn(generator, size) for _ in range(bootstrap.resamples))
+        drawn = np.stack([times @ totals for times in picks])
     return drawn[(drawn[:, 1::2] > 0).all(axis=1)]
+
+
+@lru_cache(maxsize=2)
+def _draws(size: int, bootstrap: Bootstrap) -> Float64s:
+    """How often each cluster is drawn, shape (resamples, size): the same for gates of one data."""
+    generator = np.random.default_rng(bootstrap.seed)
+    return np.stack([_times_drawn(generator, size) for _ in range(bootstrap.resamples)])
+
+
+def _times_drawn(generator: np.random.Generator, size: int) -> Float64s:
+    times = np.bincount(generator.integers(0, size, size), minlength=size)
+    return times.astype(np.float64)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from evalkit.executors.tasks import Outcome
 from evalkit.paths import describe, path_json
-from evalkit.plan import SAMPLES, Plan
+from evalkit.plan import SAMPLES, Plan, task_key, task_name
 from evalkit.records import JobRecord, VariantRecord
 from evalkit.store import Store, StoredSamples, StoredScore, VariantResult
 
@@ -34,12 +34,14 @@ class StoredNumbers:
 
     keys: Mapping[str, str]
     scores: dict[str, StoredScore] = field(default_factory=dict)
+    """By metric, as this run calls it."""
     samples: StoredSamples | None = None
 
     @property
     def missing(self) -> tuple[str, ...]:
         """What must be computed."""
-        known = set(self.scores) | ({SAMPLES} if self.samples else set())
+        known = {self.key_name(metric) for metric in self.scores}
+        known |= {SAMPLES} if self.samples else set()
         return tuple(name for name in self.keys if name not in known)
 
     @property
@@ -47,6 +49,10 @@ class StoredNumbers:
         """The newest run that anything is taken from."""
         runs = {score.run for score in self.scores.values()}
         return max(runs | ({self.samples.run} if self.samples else set()))
+
+    def key_name(self, metric: str) -> str:
+        """Under which of `keys` a metric is computed: its own, or its task's."""
+        return metric if metric in self.keys else task_key(metric.partition("/")[0])
 
     def result(
         self, variant: VariantRecord, job: JobRecord, outcome: Outcome | None = None
@@ -60,7 +66,10 @@ class StoredNumbers:
             parent=variant.parent,
             edge=variant.edge,
             job=job,
-            scores={metric: (self.keys[metric], score) for metric, score in scores.items()},
+            scores={
+                metric: (self.keys[self.key_name(metric)], score)
+                for metric, score in scores.items()
+            },
             reused={metric: score.id for metric, score in self.scores.items()},
             samples=samples,
             samples_key=self.keys[SAMPLES] if samples else None,
@@ -79,6 +88,13 @@ def find_stored(store: Store, keys: Mapping[str, str]) -> StoredNumbers:
     for name, key in keys.items():
         if name == SAMPLES:
             found.samples = store.find_samples(key)
-        elif (score := store.find_score(key)) is not None:
-            found.scores[name] = score
+        else:
+            for metric, score in store.find_scores(key).items():
+                found.scores[_renamed(metric, name)] = score
     return found
+
+
+def _renamed(metric: str, name: str) -> str:
+    """What this run calls a stored metric: names are in no key, so another may have computed it."""
+    task = task_name(name)
+    return name if task is None else f"{task}/{metric.partition('/')[2]}"

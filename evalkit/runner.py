@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from evalkit.baseline_choice import ChosenBaseline, bootstrap_baseline, choose_baseline
 from evalkit.errors import MachineError, StoreError, UsageError
+from evalkit.evidence import evidence_of
 from evalkit.executors.tasks import Executor
+from evalkit.floors import check_gates, stored_floors
 from evalkit.gates import exit_code as gates_exit_code
 from evalkit.gates import judge
 from evalkit.jobs import JobDriver, RunOptions, Watcher, build_context
 from evalkit.machine import Machine, detect_machine, package_versions, readable_bytes
-from evalkit.plan import TRAINING_PACKAGES, Environment, Plan, make_plan
+from evalkit.noise import Floors, floors_json
+from evalkit.plan import TASK_PACKAGES, TRAINING_PACKAGES, Environment, Plan, make_plan
 from evalkit.provenance import gather
-from evalkit.records import OnProgress, RunRecord, Verdict
+from evalkit.records import Baseline, OnProgress, RunRecord, Verdict
+from evalkit.repeat_jobs import RepeatDriver
+from evalkit.repeats import seed_of, with_repeats
 from evalkit.reuse import planned_variants
 from evalkit.sources import download, find_trained_adapter, is_downloaded, is_local, resolve
 from evalkit.store import Store
 from evalkit.suite import Suite, suite_from_json
+from evalkit.task_sources import check_trusted
 
 __all__ = [
     "RunOptions",
@@ -52,21 +60,28 @@ def run_suite(
         EvalkitError: nothing could start. Once jobs run, their errors are in the record.
         KeyboardInterrupt: after what was done is recorded.
     """
+    chosen = choose_baseline(store, suite.name, options.baseline)
     check_machine(suite, detect_machine())
     check_download(suite, detect_machine())
     plan = plan_suite(suite, options)
     started = time.perf_counter()
-    run_id = _start(plan, options, store)
+    floors = stored_floors(plan, store)
+    if options.noise != "score":
+        check_gates(plan, floors)
+    run_id = _start(plan, options, store, chosen, floors)
     driver = JobDriver(run_id, plan, options, store=store, executor=executor, watcher=watcher)
+    repeats = RepeatDriver(
+        run_id, plan, options, driver=driver, store=store, executor=executor, watcher=watcher
+    )
     watcher.started(run_id, plan)
     try:
-        driver.train()
+        driver.train(plan.training)
         driver.score()
+        repeats.run()
     except KeyboardInterrupt:
         store.finish_run(run_id, seconds=time.perf_counter() - started, exit_code=130)
         raise
-    verdicts, code = verdicts_of(store.load_run(run_id), job_codes=driver.codes)
-    store.record_verdicts(run_id, verdicts)
+    code = _judge(run_id, chosen, driver.codes, store=store, options=options)
     store.finish_run(run_id, seconds=time.perf_counter() - started, exit_code=code)
     return store.load_run(run_id)
 
@@ -80,10 +95,13 @@ def plan_suite(suite: Suite, options: RunOptions) -> Plan:
         )
     environment = Environment(
         machine=detect_machine(),
-        versions=package_versions(TRAINING_PACKAGES),
+        versions=package_versions((*TRAINING_PACKAGES, *TASK_PACKAGES)),
         trust_remote_code=options.trust_remote_code,
     )
-    return make_plan(suite, resolve(suite, options.cache), environment)
+    sources = resolve(suite, options.cache)
+    check_trusted(sources.tasks, trusted=options.trust_remote_code)
+    plan = make_plan(suite, sources, environment)
+    return with_repeats(plan, options.noise)
 
 
 def check_machine(suite: Suite, machine: Machine) -> None:
@@ -126,7 +144,11 @@ def check_download(suite: Suite, machine: Machine) -> None:
 
 
 def verdicts_of(
-    record: RunRecord, *, job_codes: Sequence[int] = ()
+    record: RunRecord,
+    *,
+    job_codes: Sequence[int] = (),
+    baseline: Baseline | None = None,
+    promote: str = "",
 ) -> tuple[tuple[Verdict, ...], int]:
     """Judges a run's stored scores against its gates.
 
@@ -134,24 +156,16 @@ def verdicts_of(
         record: a run as the store has it.
         job_codes: exit codes of jobs that failed; where they are not known any more, a failed job
             counts as 3.
+        baseline: what gates with `against: baseline` are judged by.
+        promote: the command that promotes this run, for gates that find no baseline.
 
     Returns:
         One verdict for each gate, and the exit code: 2, 4 and 3 of failed jobs come before 1.
     """
-    scores = {variant.name: variant.scores for variant in record.variants}
-    errors = {
-        variant.name: variant.job.error
-        for variant in record.variants
-        if variant.job is not None and variant.job.error is not None
-    }
-    trained = {job.name.removeprefix("train ") for job in record.adapters}
-    on_trained = {
-        variant.name
-        for variant in record.variants
-        if any(step.get("attach") in trained for step in variant.path)
-    }
-    verdicts = judge(record.gates, scores, errors, trained=on_trained)
-    failures = {*job_codes, *(3 for _ in errors)}
+    evidence = evidence_of(record, baseline=baseline, promote=promote)
+    verdicts = judge(record.gates, evidence)
+    failed = [*evidence.errors, *(job.name for job in record.adapters if job.error is not None)]
+    failures = {*job_codes, *(3 for _ in failed)}
     worst = next((code for code in _FAILURES if code in failures), None)
     return verdicts, gates_exit_code(verdicts) if worst is None else worst
 
@@ -201,13 +215,40 @@ def export_variant(
     save_variant(built, folder)
 
 
-def _start(plan: Plan, options: RunOptions, store: Store) -> str:
+def _judge(
+    run_id: str,
+    chosen: ChosenBaseline,
+    job_codes: Sequence[int],
+    *,
+    store: Store,
+    options: RunOptions,
+) -> int:
+    """Judges what is stored and stores the verdicts; promotes a first run where that is asked for.
+
+    Returns:
+        The exit code.
+    """
+    record = store.load_run(run_id)
+    promote = chosen.promote_command(run_id, options.database)
+    verdicts, code = verdicts_of(
+        record, job_codes=job_codes, baseline=chosen.baseline, promote=promote
+    )
+    store.record_verdicts(run_id, verdicts)
+    if not options.bootstrap:
+        return code
+    record = replace(record, verdicts=verdicts)
+    first = bootstrap_baseline(store, record, chosen, code)
+    if first is chosen:
+        return code
+    store.note_baseline(run_id, first.facts(record.gates, record.provenance) or {})
+    return _judge(run_id, first, job_codes, store=store, options=options)
+
+
+def _start(
+    plan: Plan, options: RunOptions, store: Store, chosen: ChosenBaseline, floors: Floors
+) -> str:
     suite = plan.suite
-    seeds = {
-        job.adapter: job.spec.training.seed
-        for job in plan.training
-        if job.spec.training is not None
-    }
+    seeds = {job.yields: seed_of(job) for job in (*plan.training, *plan.retraining)}
     provenance = gather(
         plan.environment.machine, suite_folder=Path(suite.place).absolute().parent, seeds=seeds
     )
@@ -218,6 +259,12 @@ def _start(plan: Plan, options: RunOptions, store: Store) -> str:
         name: {"origin": corpus.origin, "digest": corpus.digest}
         for name, corpus in plan.sources.corpora.items()
     }
+    provenance["tasks"] = {
+        name: {"origin": task.origin, "digest": task.digest}
+        for name, task in plan.sources.tasks.items()
+    }
+    provenance["noise_floors"] = floors_json(floors)
+    provenance["baseline"] = chosen.facts(suite.gates, provenance)
     return store.start_run(
         suite=suite.name,
         suite_text=suite.text,

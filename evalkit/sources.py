@@ -9,7 +9,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from evalkit.digests import digest_file, digest_folder, digest_json
 from evalkit.errors import MissingPackageError, NetworkError, UsageError, WeightsError
 from evalkit.records import Corpus
 from evalkit.suite import ModelSpec, Suite
+from evalkit.task_sources import TaskSource, resolve_tasks
 
 _WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
 _TOKENIZER_PATTERNS = (
@@ -61,6 +62,7 @@ class Sources:
     corpora: Mapping[str, Corpus]
     adapters: Mapping[str, AdapterSource]
     """Those that the suite takes ready-made (`from:`)."""
+    tasks: Mapping[str, TaskSource] = field(default_factory=dict)
 
 
 def resolve(suite: Suite, cache: Path) -> Sources:
@@ -84,7 +86,7 @@ def resolve(suite: Suite, cache: Path) -> Sources:
         for name, spec in suite.adapters.items()
         if spec.from_ is not None
     }
-    return Sources(weights=weights, corpora=corpora, adapters=adapters)
+    return Sources(weights, corpora, adapters, resolve_tasks(suite, cache))
 
 
 def resolve_weights(spec: ModelSpec, cache: Path) -> WeightsSource:

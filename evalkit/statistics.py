@@ -10,12 +10,15 @@ Sources, by what they are used for:
   Wiley 1977, chapter 6; linearisation of other functions of totals: D. A. Binder, "On the
   variances of asymptotically normal estimators from complex surveys", *International Statistical
   Review* 51 (1983);
-- cluster-robust variance with Student t on G − 1 degrees of freedom: A. C. Cameron and
-  D. L. Miller, "A practitioner's guide to cluster-robust inference", *Journal of Human Resources*
-  50 (2015);
+- cluster-robust variance with each cluster's leverage, CV3: J. G. MacKinnon, M. Ø. Nielsen and
+  M. D. Webb, "Cluster-robust inference: a guide to empirical practice", *Journal of Econometrics*
+  232 (2023);
+- effective number of clusters: L. Kish, *Survey Sampling*, Wiley 1965; as degrees of freedom:
+  A. V. Carter, K. T. Schnepel and D. G. Steigerwald, "Asymptotic behavior of a t-test robust to
+  cluster heterogeneity", *Review of Economics and Statistics* 99 (2017);
+- skewness: `evalkit.comparisons`; hits and misses: `evalkit.proportions`;
 - cluster bootstrap: A. C. Davison and D. V. Hinkley, *Bootstrap Methods and their Application*,
   Cambridge 1997, section 3.8;
-- effective number of clusters: L. Kish, *Survey Sampling*, Wiley 1965;
 - step-down adjustment: S. Holm, "A simple sequentially rejective multiple test procedure",
   *Scandinavian Journal of Statistics* 6 (1979).
 """
@@ -24,12 +27,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from scipy import special
 
 from evalkit import ratios
+from evalkit.comparisons import (
+    ALPHA,
+    FEW_CLUSTERS,
+    Comparison,
+    exceedance_p_value,
+    with_interval,
+    with_training_spread,
+)
+from evalkit.power import VisibleChange, clusters_to_settle, visible_change
+from evalkit.proportions import Counts, Pairs, Proportion, independent
 from evalkit.ratios import Bootstrap, Float64s, Scale
 
 __all__ = [
@@ -38,67 +50,28 @@ __all__ = [
     "Bootstrap",
     "Comparison",
     "Scale",
+    "VisibleChange",
     "clusters_to_settle",
     "exceedance_p_value",
     "holm",
     "paired_ratio",
     "ratio_standard_error",
     "single_ratio",
+    "visible_change",
+    "with_training_spread",
 ]
 
-ALPHA = 0.025
-"""Level of every one-sided test; the drawn interval is the two-sided 95 % one."""
-FEW_CLUSTERS = 20.0
-"""Under this many effective clusters an interval alone passes nothing."""
-_POWER = 0.8
-_TOO_CLOSE = 100
 _DEFAULT_BOOTSTRAP = Bootstrap()
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """An effect with its interval.
-
-    All of `effect`, `stderr` and the limits are on one scale: nats per token or the difference of
-    means ("difference"), the difference of perplexities ("exp_difference"), or a fraction of the
-    reference ("relative").
-    """
-
-    effect: float
-    stderr: float | None
-    """None where a single cluster leaves no spread to estimate from."""
-    df: int
-    """Degrees of freedom, G − 1."""
-    low: float | None
-    """Two-sided 95 % interval, Student t."""
-    high: float | None
-    n_units: int
-    n_clusters: int
-    """G: clusters in which something was counted."""
-    effective_clusters: float
-    """(Σn_c)²/Σn_c² over the clusters' counts: G when they are even, less when they are not."""
-    identical: bool = False
-    """Both sides have bit-identical sums and counts."""
-    bootstrap_low: float | None = None
-    """Two-sided 95 % percentile interval of the cluster bootstrap, a cross-check."""
-    bootstrap_high: float | None = None
-
-    @property
-    def few_clusters(self) -> bool:
-        """Whether the intervals rest on too few effective clusters to pass anything."""
-        return self.effective_clusters < FEW_CLUSTERS * (1 - 1e-12)
-
-    @property
-    def exact(self) -> bool:
-        """Whether the effect is known without sampling error, so that no statistics are needed."""
-        return self.identical or self.n_units == 0
-
-
 def ratio_standard_error(sums: Float64s, counts: Float64s, clusters: Sequence[str]) -> float | None:
-    """Linearised standard error of R = Σsums/Σcounts, clustered.
+    """Standard error of R = Σsums/Σcounts, clustered.
 
-    With e_c = Σ_{i in c} (s_i − R n_i), SE = √(G/(G−1) · Σ e_c²) / Σn (Cochran 1977, chapter 6,
-    with clusters in the place of units). For perplexity = exp(R) multiply by the perplexity.
+    With e_c = Σ_{i in c} (s_i − R n_i) and the leverage h_c = n_c/Σn,
+    SE = √((G − 1)/G · Σ (e_c/(1 − h_c))²) / Σn: the delete-one-cluster jackknife about R. Where
+    clusters are equally large it is Cochran's linearised √(G/(G − 1) · Σ e_c²)/Σn; where they are
+    not, it does not forget how far a large one pulls R towards itself. For perplexity = exp(R)
+    multiply by the perplexity.
 
     Args:
         sums: numerators, one a unit; shape (units,).
@@ -119,6 +92,7 @@ def single_ratio(
     counts: Float64s,
     clusters: Sequence[str],
     *,
+    shares: bool = False,
     bootstrap: Bootstrap | None = _DEFAULT_BOOTSTRAP,
 ) -> Comparison:
     """R = Σsums/Σcounts with its interval, for limits that need no reference.
@@ -127,6 +101,8 @@ def single_ratio(
         sums: numerators, one a unit; shape (units,).
         counts: denominators, same shape, not negative.
         clusters: the cluster of each unit.
+        shares: each unit is one sample, of a value between 0 and 1; hits and misses are then
+            judged by exact tests (`evalkit.proportions`).
         bootstrap: how to draw the cross-check; None leaves it out.
 
     Raises:
@@ -134,11 +110,15 @@ def single_ratio(
     """
     totals = ratios.cluster_totals([sums, counts], clusters)
     effect = float(ratios.ratios(totals.sum(axis=0))[0])
-    resampled = None
+    plain = _comparison(effect, ratios.influence(totals, 0), totals, len(sums))
     if bootstrap is not None:
-        resampled = ratios.ratios(ratios.resampled_totals(totals, bootstrap))[:, 0]
-    plain = _comparison(effect, ratios.influence(totals, 0), totals, resampled)
-    return replace(plain, n_units=len(sums))
+        draws = ratios.ratios(ratios.resampled_totals(totals, bootstrap))[:, 0]
+        plain = _cross_checked(plain, draws)
+    if shares and _are_whole(sums):
+        hit = Proportion(float(sums.sum()), float(len(sums)))
+        mixed = min(int((totals[:, 0] > 0).sum()), int((totals[:, 0] < totals[:, 1]).sum()))
+        plain = _with_counts(plain, hit, informative=mixed)
+    return with_interval(plain)
 
 
 def paired_ratio(
@@ -149,6 +129,7 @@ def paired_ratio(
     clusters: Sequence[str],
     *,
     scale: Scale = "difference",
+    shares: bool = False,
     bootstrap: Bootstrap | None = _DEFAULT_BOOTSTRAP,
 ) -> Comparison:
     """Compare A with its reference B on the same units, unit i of one being unit i of the other.
@@ -156,8 +137,9 @@ def paired_ratio(
     The effect is a function g of the two ratios: R_A − R_B ("difference"), exp R_A − exp R_B
     ("exp_difference", for budgets in units of perplexity), R_A/R_B − 1 ("relative"). Its variance
     is linearised in both ratios at once (Binder 1983): cluster c contributes
-    z_c = ∂g/∂R_A · e_cA/N_A + ∂g/∂R_B · e_cB/N_B, and SE² = G/(G−1) · Σ z_c². Pairing is in the
-    sum: what A and B share on a document cancels before squaring.
+    z_c = ∂g/∂R_A · e_cA/(N_A(1 − h_cA)) + ∂g/∂R_B · e_cB/(N_B(1 − h_cB)), and
+    SE² = (G − 1)/G · Σ z_c². Pairing is in the sum: what A and B share on a document cancels
+    before squaring.
 
     Args:
         sums_a: numerators of A, one a unit; shape (units,).
@@ -166,6 +148,8 @@ def paired_ratio(
         counts_b: denominators of the reference.
         clusters: the cluster of each unit.
         scale: what the effect is measured in.
+        shares: each unit is one sample, of values between 0 and 1: then equal sums do not make two
+            sides identical, and hits and misses are judged by exact tests.
         bootstrap: how to draw the cross-check; None leaves it out.
 
     Raises:
@@ -178,63 +162,83 @@ def paired_ratio(
         raise ValueError(f"a relative effect needs a reference above zero, not {both[1]:g}")
     by_a, by_b = ratios.gradient(both, scale)
     influence = by_a * ratios.influence(totals, 0) + by_b * ratios.influence(totals, 1)
-    resampled = None
+    plain = _comparison(float(ratios.effect(both, scale)), influence, totals, len(sums_a))
     if bootstrap is not None:
-        resampled = ratios.effect(ratios.ratios(ratios.resampled_totals(totals, bootstrap)), scale)
-    plain = _comparison(float(ratios.effect(both, scale)), influence, totals, resampled)
+        draws = ratios.ratios(ratios.resampled_totals(totals, bootstrap))
+        plain = _cross_checked(plain, ratios.effect(draws, scale))
+    if shares:
+        unit = float(both[1]) if scale == "relative" else 1.0
+        return with_interval(_with_pairs(plain, sums_a, sums_b, totals, unit))
     identical = np.array_equal(sums_a, sums_b) and np.array_equal(counts_a, counts_b)
-    return replace(plain, n_units=len(sums_a), identical=bool(identical))
+    return with_interval(replace(plain, identical=bool(identical)))
 
 
-def _comparison(
-    effect: float, influence: Float64s, totals: Float64s, resampled: Float64s | None
-) -> Comparison:
+def _comparison(effect: float, influence: Float64s, totals: Float64s, n_units: int) -> Comparison:
+    """Everything but the interval; `influence` is not finite where it cannot be estimated."""
     size = len(totals)
     counts = totals[:, 1::2].sum(axis=1)
-    stderr = low = high = bootstrap_low = bootstrap_high = None
-    if size > 1:
-        stderr = math.sqrt(size / (size - 1) * float(influence @ influence))
-        margin = float(special.stdtrit(size - 1, 1 - ALPHA)) * stderr
-        low, high = effect - margin, effect + margin
-    if size > 1 and resampled is not None and len(resampled):
-        limits = np.quantile(resampled, [ALPHA, 1 - ALPHA])
-        bootstrap_low, bootstrap_high = float(limits[0]), float(limits[1])
+    effective = float(counts.sum() ** 2 / (counts @ counts))
+    squares = float(influence @ influence)
+    estimable = size > 1 and math.isfinite(squares)
     return Comparison(
         effect=effect,
-        stderr=stderr,
-        df=size - 1,
-        low=low,
-        high=high,
-        n_units=size,
+        stderr=math.sqrt((size - 1) / size * squares) if estimable else None,
+        df=effective - 1,
+        low=None,
+        high=None,
+        n_units=n_units,
         n_clusters=size,
-        effective_clusters=float(counts.sum() ** 2 / (counts @ counts)),
-        bootstrap_low=bootstrap_low,
-        bootstrap_high=bootstrap_high,
+        effective_clusters=effective,
+        skewness=float(((influence / math.sqrt(squares)) ** 3).sum())
+        if estimable and squares > 0
+        else 0.0,
     )
 
 
-def exceedance_p_value(comparison: Comparison, limit: float, *, sense: int) -> float | None:
-    """One-sided p-value of H0 "the effect is not past `limit`".
+def _cross_checked(comparison: Comparison, draws: Float64s) -> Comparison:
+    """The comparison with the percentile interval of bootstrap draws, shape (resamples,)."""
+    if comparison.stderr is None or not len(draws):
+        return comparison
+    low, high = np.quantile(draws, [ALPHA, 1 - ALPHA])
+    return replace(comparison, bootstrap_low=float(low), bootstrap_high=float(high))
 
-    With few clusters the Student distribution has G_eff − 1 degrees of freedom in place of G − 1
-    (at least a half): a handful of large clusters among many small ones is judged as a handful.
 
-    Args:
-        comparison: the effect, with a standard error.
-        limit: on the comparison's scale.
-        sense: +1 where past means above, −1 where it means below.
+def _are_whole(sums: Float64s) -> bool:
+    """Whether every sample was hit or missed, none in part."""
+    return bool(np.all((sums == 0) | (sums == 1)))
 
-    Returns:
-        The probability under H0 of an effect at least this far past the limit; None without a
-        standard error.
+
+def _with_pairs(
+    plain: Comparison, sums_a: Float64s, sums_b: Float64s, totals: Float64s, unit: float
+) -> Comparison:
+    """Judge values between 0 and 1 by what rose and fell, where that is the better test.
+
+    Hits and misses are; other values are where so few of them moved that their spread is not known.
     """
-    if comparison.stderr is None:
-        return None
-    past = sense * (comparison.effect - limit)
-    if comparison.stderr == 0 or math.isinf(past):
-        return 0.0 if past > 0 else 1.0
-    df = comparison.effective_clusters - 1 if comparison.few_clusters else float(comparison.df)
-    return float(special.stdtr(max(df, 0.5), -past / comparison.stderr))
+    rises = np.maximum(sums_a - sums_b, 0.0)
+    falls = np.maximum(sums_b - sums_a, 0.0)
+    moved = int((totals[:, 0] != totals[:, 2]).sum())
+    hits = _are_whole(sums_a) and _are_whole(sums_b)
+    if not hits and moved >= FEW_CLUSTERS:
+        return plain
+    pairs = Pairs(float(rises.sum()), float(falls.sum()), float(len(sums_a)), unit)
+    # A relative effect's reference is sampled too, which the counts take no notice of.
+    return _with_counts(plain, pairs, informative=moved, alone=hits and unit == 1.0)
+
+
+def _with_counts(
+    plain: Comparison, counts: Counts, *, informative: int, alone: bool = True
+) -> Comparison:
+    """Judge by counts, alone where each sample is its own cluster."""
+    single = plain.n_clusters == plain.n_units
+    if not single:
+        counts = independent(
+            counts,
+            stderr=plain.stderr,
+            informative=informative,
+            effective_clusters=plain.effective_clusters,
+        )
+    return replace(plain, counts=counts, counts_alone=single and alone)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -250,25 +254,3 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
         largest = max(largest, (len(p_values) - rank) * p_values[index])
         adjusted[index] = min(1.0, largest)
     return tuple(adjusted)
-
-
-def clusters_to_settle(comparison: Comparison, limit: float) -> int | None:
-    """How many clusters like these would settle it, if the effect stays as seen.
-
-    G′ = G·((z_0.975 + z_0.8)·SE/|effect − limit|)², the normal approximation for 80 % power at
-    one-sided 2.5 %; never under the clusters that `FEW_CLUSTERS` effective ones take, nor under
-    one more than there are.
-
-    Returns:
-        G′, or None where it is past 100·G or no standard error can be estimated: too close to the
-        budget to settle.
-    """
-    distance = abs(comparison.effect - limit)
-    if comparison.stderr is None or distance == 0:
-        return None
-    quantiles = float(special.ndtri(1 - ALPHA) + special.ndtri(_POWER))
-    wanted = comparison.n_clusters * (quantiles * comparison.stderr / distance) ** 2
-    if wanted > _TOO_CLOSE * comparison.n_clusters:
-        return None
-    enough_even = FEW_CLUSTERS * comparison.n_clusters / comparison.effective_clusters
-    return max(math.ceil(wanted), math.ceil(enough_even), comparison.n_clusters + 1)

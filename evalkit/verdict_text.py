@@ -6,8 +6,12 @@ import math
 from collections.abc import Collection, Sequence
 
 from evalkit.budgets import BudgetTest
+from evalkit.flips import Flips
 from evalkit.records import Gate, VerdictName
 from evalkit.statistics import ALPHA, FEW_CLUSTERS, clusters_to_settle
+
+_NEGLIGIBLE = 0.05
+"""Share of training in the variance, under which documents alone are reckoned with."""
 
 
 def not_judged_sentence(gate: Gate, reasons: Sequence[str]) -> str:
@@ -17,7 +21,12 @@ def not_judged_sentence(gate: Gate, reasons: Sequence[str]) -> str:
 
 
 def verdict_sentence(
-    test: BudgetTest, verdict: VerdictName, p_adjusted: float | None, *, trained: Collection[str]
+    test: BudgetTest,
+    verdict: VerdictName,
+    p_adjusted: float | None,
+    *,
+    trained: Collection[str],
+    noise: str = "",
 ) -> str:
     """What was seen, and what follows from it.
 
@@ -25,11 +34,14 @@ def verdict_sentence(
         test: the gate's test.
         verdict: what it came to.
         p_adjusted: Holm's p-value, where the gate takes part in the adjustment.
-        trained: variants whose adapter was trained in this suite.
+        trained: variants whose adapter was trained in this suite, with one seed.
+        noise: why the machine's noise leaves the verdict open, where it does.
     """
     parts = [f"{_seen(test)}, {_allowed(test)}"]
+    if test.flips is not None and not test.comparison.identical:
+        parts.append(_flips(test.flips))
     if verdict == "INCONCLUSIVE":
-        parts.append(_open_question(test, p_adjusted))
+        parts.append(noise or _open_question(test, p_adjusted))
     elif verdict == "REGRESSED":
         parts.append(_loss(test, p_adjusted))
     elif test.gate.expect == "regressed":
@@ -49,6 +61,12 @@ def _seen(test: BudgetTest) -> str:
         interval = f" (95 % CI {_amount(test, seen.low)} to {_amount(test, seen.high)})"
     against = "" if gate.against is None else f" against {gate.against}"
     return f"{subject} is {_amount(test, seen.effect)}{against}{interval}"
+
+
+def _flips(flips: Flips) -> str:
+    if flips.gained + flips.lost == 0:
+        return "no sample flipped"
+    return f"{flips.gained:,} gained, {flips.lost:,} lost, McNemar {_p(flips.p_value)}"
 
 
 def _allowed(test: BudgetTest) -> str:
@@ -83,9 +101,11 @@ def _loss(test: BudgetTest, p_adjusted: float | None) -> str:
 
 def _p_text(p_value: float, p_adjusted: float | None) -> str:
     """The p-value that decides."""
-    decisive = p_value if p_adjusted is None else p_adjusted
-    text = "p < 0.0001" if decisive < 1e-4 else f"p = {decisive:.2g}"
-    return text if p_adjusted is None else f"Holm-adjusted {text}"
+    return _p(p_value) if p_adjusted is None else f"Holm-adjusted {_p(p_adjusted)}"
+
+
+def _p(value: float) -> str:
+    return "p < 0.0001" if value < 1e-4 else f"p = {value:.2g}"
 
 
 def _open_question(test: BudgetTest, p_adjusted: float | None) -> str:
@@ -101,12 +121,15 @@ def _open_question(test: BudgetTest, p_adjusted: float | None) -> str:
             f"few clusters ({seen.n_clusters}, worth {seen.effective_clusters:.1f} even ones): "
             f"no pass on the interval alone; about {enough} like these are needed"
         )
-    wanted = clusters_to_settle(seen, test.limit)
-    if wanted is None:
-        return "too close to the budget to settle"
     why = "the interval holds the budget"
     if test.past(best) > 0 and test.p_value is not None:
         why = f"past it, but not surely ({_p_text(test.p_value, p_adjusted)} > {ALPHA:g})"
+    if test.training_share > _NEGLIGIBLE:
+        more = "more" if test.training_share > 0.5 else "more documents and more"
+        return f"{why}: {more} training seeds would settle it"
+    wanted = clusters_to_settle(seen, test.limit)
+    if wanted is None:
+        return "too close to the budget to settle"
     return (
         f"{why}: about {_rounded_up(wanted)} clusters like these {seen.n_clusters} would settle "
         "it, if the effect stays as seen, for 80 % power"
@@ -128,6 +151,16 @@ def _cautions(test: BudgetTest, verdict: VerdictName, trained: Collection[str]) 
         if doubted or (verdict == "REGRESSED" and test.past(best) <= 0):
             interval = f"{_amount(test, ends[0])} to {_amount(test, ends[1])}"
             cautions.append(f"the cluster bootstrap does not agree ({interval})")
-    if test.gate.variant in trained or test.gate.against in trained:
-        cautions.append("the interval covers documents, not training")
-    return cautions
+    return [*cautions, *_training(test, trained)]
+
+
+def _training(test: BudgetTest, trained: Collection[str]) -> list[str]:
+    once = [name for name in (test.gate.variant, test.gate.against) if name in trained]
+    if test.n_seeds is None or test.training_spread is None:
+        return ["the interval covers documents, not training"] if once else []
+    budget = test.gate.max_increase or test.gate.max_decrease
+    spread, unit = test.training_spread, ""
+    if budget is not None and budget.unit != "absolute":
+        spread, unit = 100 * spread, " %" if budget.unit == "relative" else " pp"
+    words = f"over {test.n_seeds} training seeds (spread {_digits(spread)}{unit})"
+    return [f"{words}, not over those of {once[0]}" if once else words]

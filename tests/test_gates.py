@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evalkit.gates import exit_code, judge
-from evalkit.records import Budget, Gate, Score, Verdict
+from evalkit.comparisons import skewness_margin
+from evalkit.gates import Evidence, exit_code, judge
+from evalkit.records import Budget, Gate, SampleOutcome, Score, Verdict
+from evalkit.statistics import paired_ratio
 
 UNITS = 60
 
@@ -84,7 +86,7 @@ def gate(**fields: object) -> Gate:
 def judge_pair(a: Score, b: Score, **fields: object) -> Verdict:
     metric = a.metric
     found = gate(metric=metric, **fields)
-    (verdict,) = judge([found], {"a": {metric: a}, "b": {metric: b}}, {})
+    (verdict,) = judge([found], Evidence({"a": {metric: a}, "b": {metric: b}}, {}))
     return verdict
 
 
@@ -115,7 +117,7 @@ def test_every_verdict_under_every_rule(name, expect, inconclusive):
     a, b = SITUATIONS[name]
     scores = {"b": {"perplexity": b}} | ({"a": {"perplexity": a}} if a else {})
     errors = {"a": "out of memory"} if name == "ERRORED" else {}
-    (verdict,) = judge([gate(expect=expect, inconclusive=inconclusive)], scores, errors)
+    (verdict,) = judge([gate(expect=expect, inconclusive=inconclusive)], Evidence(scores, errors))
     assert verdict.verdict == name
     ok = OK[expect, inconclusive]
     assert verdict.ok == (name in ok or f"{name}!" in ok)
@@ -145,9 +147,10 @@ def test_a_relative_perplexity_effect_is_the_ratio_of_perplexities():
     )
 
 
-def test_the_interval_and_p_value_equal_a_one_sample_t_test_when_counts_are_equal():
+def test_of_equal_counts_and_symmetric_changes_it_is_a_one_sample_t_test():
     b = replace(perplexity(), counts=np.full(UNITS, 100.0))
-    delta = np.random.default_rng(3).normal(0.012, 0.03, UNITS)
+    half = np.random.default_rng(3).normal(0.0, 0.03, UNITS // 2)
+    delta = 0.012 + np.concatenate([half, -half])
     a = replace(b, sums=b.sums + 100 * delta, value=1.0)
     verdict = judge_pair(a, b)
     expected = stats.ttest_1samp(delta, math.log(1.01), alternative="greater")
@@ -231,8 +234,8 @@ def test_what_would_settle_it_is_said():
 def test_the_message_names_training_where_it_was_asked_to():
     a, b = SITUATIONS["PASS"]
     scores = {"a": {"perplexity": a}, "b": {"perplexity": b}}
-    (plain,) = judge([gate()], scores, {})
-    (named,) = judge([gate()], scores, {}, trained={"b"})
+    (plain,) = judge([gate()], Evidence(scores, {}))
+    (named,) = judge([gate()], Evidence(scores, {}, trained={"b"}))
     assert "not training" not in plain.message
     assert "covers documents, not training" in named.message
 
@@ -265,6 +268,51 @@ def test_higher_is_better_with_max_decrease_in_points():
     assert "at least -2 pp" in worse.message
 
 
+def answered(score: Score, log_likelihoods: tuple[float, ...]) -> Score:
+    outcome = SampleOutcome("0", "0", True, log_likelihoods)
+    return replace(score, outcomes=(outcome,) * len(score.unit_ids))
+
+
+def test_answers_that_agree_do_not_pass_on_too_few_samples():
+    budget = {"max_increase": None, "max_decrease": Budget(0.02, "points")}
+    few, many = (accuracy((np.arange(size) % 10 < 7).astype(float)) for size in (50, 500))
+    verdict = judge_pair(few, few, **budget)
+    assert verdict.verdict == "INCONCLUSIVE"
+    assert verdict.low == pytest.approx(-(1 - 0.025 ** (1 / 50)), abs=1e-6)
+    assert "no sample flipped" in verdict.message
+    assert judge_pair(many, many, **budget).verdict == "PASS"
+
+
+def test_answers_with_bit_identical_log_likelihoods_are_identical():
+    budget = {"max_increase": None, "max_decrease": Budget(0.02, "points")}
+    few = accuracy((np.arange(50) % 10 < 7).astype(float))
+    same = judge_pair(answered(few, (-1.0, -2.0)), answered(few, (-1.0, -2.0)), **budget)
+    assert same.verdict == "PASS"
+    assert same.p_value is None
+    assert "bit-identical" in same.message
+    other = judge_pair(answered(few, (-1.0, -2.0)), answered(few, (-1.0, -2.1)), **budget)
+    assert other.verdict == "INCONCLUSIVE"
+
+
+def test_flips_are_reported_and_decide_nothing():
+    outcomes = (np.arange(1000) % 10 < 7).astype(float)
+    budget = {"max_increase": None, "max_decrease": Budget(0.05, "points")}
+    verdict = judge_pair(accuracy(flipped(outcomes, lost=15, won=2)), accuracy(outcomes), **budget)
+    assert (verdict.gained, verdict.lost) == (2, 15)
+    assert verdict.mcnemar_p == pytest.approx(stats.binomtest(2, 17).pvalue)
+    assert verdict.verdict == "PASS"
+    assert "2 gained, 15 lost, McNemar p = 0.0023" in verdict.message
+    assert judge_pair(*SITUATIONS["PASS"]).gained is None
+
+
+def test_a_perfect_accuracy_still_has_an_interval():
+    verdict = absolute(accuracy(np.ones(50)), minimum=0.95)
+    assert verdict.verdict == "INCONCLUSIVE"
+    assert verdict.low == pytest.approx(0.025 ** (1 / 50), abs=1e-6)
+    assert verdict.high == 1
+    assert absolute(accuracy(np.ones(200)), minimum=0.95).verdict == "PASS"
+
+
 def test_a_relative_budget_on_a_mean_needs_a_positive_reference():
     a, b = accuracy(np.ones(40)), accuracy(np.zeros(40))
     assert judge_pair(a, b).verdict == "INCOMPARABLE"
@@ -282,7 +330,7 @@ def test_percentage_points_on_a_perplexity_are_refused():
 
 def absolute(score: Score, **limits: float) -> Verdict:
     found = Gate(metric=score.metric, variant="a", **limits)  # type: ignore[arg-type]
-    (verdict,) = judge([found], {"a": {score.metric: score}}, {})
+    (verdict,) = judge([found], Evidence({"a": {score.metric: score}}, {}))
     return verdict
 
 
@@ -320,7 +368,7 @@ def test_a_measurement_is_compared_as_it_is():
 
 def test_a_gate_without_a_limit_is_a_mistake_of_the_caller():
     with pytest.raises(ValueError, match="no limit"):
-        judge([Gate("perplexity", "a")], {"a": {"perplexity": perplexity()}}, {})
+        judge([Gate("perplexity", "a")], Evidence({"a": {"perplexity": perplexity()}}, {}))
 
 
 # ----------------------------------------------------------------------------- not comparable
@@ -354,15 +402,19 @@ def test_another_number_of_scored_tokens_is_named_with_its_document():
 
 def test_a_score_that_exists_is_judged_although_its_variant_failed_later():
     a, b = SITUATIONS["PASS"]
-    (verdict,) = judge([gate()], {"a": {"perplexity": a}, "b": {"perplexity": b}}, {"a": "samples"})
+    (verdict,) = judge(
+        [gate()], Evidence({"a": {"perplexity": a}, "b": {"perplexity": b}}, {"a": "samples"})
+    )
     assert verdict.verdict == "PASS"
 
 
 def test_the_error_of_the_reference_is_told():
-    (verdict,) = judge([gate()], {"a": {"perplexity": perplexity()}}, {"b": "no space left"})
+    (verdict,) = judge(
+        [gate()], Evidence({"a": {"perplexity": perplexity()}}, {"b": "no space left"})
+    )
     assert verdict.verdict == "ERRORED"
     assert "b failed: no space left" in verdict.message
-    (verdict,) = judge([gate()], {"a": {}}, {})
+    (verdict,) = judge([gate()], Evidence({"a": {}}, {}))
     assert verdict.verdict == "MISSING"
     assert "a has no perplexity; b has no perplexity" in verdict.message
 
@@ -374,23 +426,23 @@ def borderline() -> Score:
     """Past 1 % with a p-value between 0.0125 and 0.025: alone it regresses, of two it does not."""
     b, noise = perplexity(), 0.05
     unit = perplexity(0.0, noise=noise)
-    spread = (unit.sums - b.sums) / 1.0
-    stderr = math.sqrt(UNITS / (UNITS - 1) * (spread**2).sum()) / b.counts.sum()
-    wanted = stats.t.isf(0.018, UNITS - 1) * stderr + math.log(1.01)
-    return perplexity(wanted, noise=noise)
+    seen = paired_ratio(unit.sums, b.counts, b.sums, b.counts, b.clusters, bootstrap=None)
+    stretch = 1 + skewness_margin(seen, sense=-1) / stats.t.isf(0.025, seen.df)
+    distance = stats.t.isf(0.018, seen.df) * stretch
+    return perplexity(distance * seen.stderr + math.log(1.01), noise=noise)
 
 
 def test_holm_is_over_the_gates_without_expect():
     scores = {"a": {"perplexity": borderline()}, "b": {"perplexity": perplexity()}}
     scores["c"] = {"perplexity": perplexity(0.012, noise=0.3)}
-    (alone,) = judge([gate()], scores, {})
+    (alone,) = judge([gate()], Evidence(scores, {}))
     assert alone.verdict == "REGRESSED"
     assert alone.p_value == alone.p_adjusted == pytest.approx(0.018, rel=1e-6)
-    first, _ = judge([gate(), gate(variant="c")], scores, {})
+    first, _ = judge([gate(), gate(variant="c")], Evidence(scores, {}))
     assert first.verdict == "INCONCLUSIVE"
     assert first.p_adjusted == pytest.approx(0.036, rel=1e-6)
     assert "not surely" in first.message
-    first, second = judge([gate(), gate(variant="c", expect="regressed")], scores, {})
+    first, second = judge([gate(), gate(variant="c", expect="regressed")], Evidence(scores, {}))
     assert first.verdict == "REGRESSED"
     assert second.p_adjusted is None
 
@@ -398,7 +450,7 @@ def test_holm_is_over_the_gates_without_expect():
 def test_identical_scores_take_no_part_in_the_adjustment():
     scores = {"a": {"perplexity": borderline()}, "b": {"perplexity": perplexity()}}
     scores["same"] = {"perplexity": perplexity()}
-    first, second = judge([gate(), gate(variant="same")], scores, {})
+    first, second = judge([gate(), gate(variant="same")], Evidence(scores, {}))
     assert (first.verdict, second.verdict) == ("REGRESSED", "PASS")
 
 
@@ -411,16 +463,3 @@ def test_verdicts_are_json():
     for a, b in SITUATIONS.values():
         if a is not None:
             json.dumps(asdict(judge_pair(a, b)), allow_nan=False)
-
-
-def test_a_bootstrap_that_disagrees_is_mentioned():
-    b = perplexity(units=100)
-    skewed = np.exp(np.random.default_rng(1).normal(0.0, 1.5, 100))
-    a = replace(b, sums=b.sums + 0.01 * b.counts * skewed)
-    seen = judge_pair(a, b)
-    assert seen.bootstrap_high > seen.high
-    between = Budget((seen.high + seen.bootstrap_high) / 2, "relative")
-    verdict = judge_pair(a, b, max_increase=between)
-    assert verdict.verdict == "PASS"
-    assert "the cluster bootstrap does not agree" in verdict.message
-    assert "bootstrap" not in judge_pair(a, b, max_increase=Budget(1.0, "relative")).message

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from evalkit.budgets import BudgetTest
+from evalkit.flips import Flips
 from evalkit.records import Budget, Gate
 from evalkit.statistics import Comparison
 from evalkit.verdict_text import not_judged_sentence, verdict_sentence
@@ -92,3 +94,27 @@ def test_why_it_was_not_judged():
         not_judged_sentence(RELATIVE, ["fp16 failed: out of memory"])
         == "perplexity of nf4 against fp16: fp16 failed: out of memory"
     )
+
+
+@pytest.mark.parametrize(
+    ("effect", "verdict", "ends"),
+    [(0.0, "PASS", (-0.004, 0.012)), (0.05, "REGRESSED", (0.009, 0.06))],
+)
+def test_a_bootstrap_that_disagrees_is_mentioned(effect, verdict, ends):
+    test = relative_test(effect, 0.002)
+    doubted = replace(
+        test, comparison=replace(test.comparison, bootstrap_low=ends[0], bootstrap_high=ends[1])
+    )
+    said = "the cluster bootstrap does not agree"
+    assert said in verdict_sentence(doubted, verdict, None, trained=())
+    assert said not in verdict_sentence(test, verdict, None, trained=())
+
+
+def test_flips_are_told():
+    test = relative_test(0.0, 0.002)
+    told = replace(test, flips=Flips(2, 1005, 1e-9))
+    assert "; 2 gained, 1,005 lost, McNemar p < 0.0001" in verdict_sentence(
+        told, "PASS", None, trained=()
+    )
+    none = replace(test, flips=Flips(0, 0, 1.0))
+    assert "; no sample flipped" in verdict_sentence(none, "PASS", None, trained=())

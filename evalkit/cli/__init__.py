@@ -8,7 +8,21 @@ import traceback
 import typer
 from typer._click.exceptions import ClickException
 
-from evalkit.cli import cache, doctor, export, gate, plan, report, run, runs
+from evalkit.cli import (
+    baseline,
+    cache,
+    compare,
+    doctor,
+    export,
+    gate,
+    init,
+    options,
+    plan,
+    report,
+    run,
+    runs,
+)
+from evalkit.cli.outputs import error_lines
 from evalkit.errors import EvalkitError
 
 app = typer.Typer(
@@ -19,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (run, plan, runs, report, gate, export, cache, doctor):
+for module in (run, plan, runs, report, gate, compare, baseline, init, export, cache, doctor):
     module.register(app)
 
 INTERRUPTED = 130
@@ -41,7 +55,7 @@ def main() -> None:
 def run_command_line(arguments: list[str]) -> int:
     """Runs one command line in this process and returns its exit code."""
     try:
-        result = app(args=arguments, standalone_mode=False)
+        result = app(args=options.with_plain_aa(arguments), standalone_mode=False)
     except EvalkitError as error:
         _show(error, debug=DEBUG_FLAG in arguments)
         return error.exit_code
@@ -66,6 +80,8 @@ def _show(error: Exception, *, debug: bool) -> None:
         traceback.print_exception(error)
     elif isinstance(error, EvalkitError):
         print(f"error: {error}", file=sys.stderr)
+        for line in error_lines(error):
+            print(line, file=sys.stderr)
     else:
         kind = type(error).__name__
         print(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from evalkit.cli import options
+from evalkit.cli.outputs import Outputs, show_run
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +22,10 @@ def gate(
         Path | None,
         typer.Option("--suite", metavar="FILE", help="Judge by this suite's gates, not the run's."),
     ] = None,
+    baseline: options.BaselineChoice = None,
+    json_file: options.JsonFile = None,
+    junit_file: options.JunitFile = None,
+    markdown_file: options.MarkdownFile = None,
     database: options.Database = None,
 ) -> None:
     """Judge a stored run again, from its stored scores. The stored verdicts stay as they are.
@@ -29,14 +34,20 @@ def gate(
     """
     from dataclasses import replace
 
-    from rich.console import Console
-
-    from evalkit.report.terminal import render_run
+    from evalkit.baseline_choice import baseline_of_run
     from evalkit.runner import verdicts_of
 
-    record = options.open_store(database).load_run(run)
+    outputs = Outputs(json_file, junit_file, markdown_file)
+    outputs.check()
+    store = options.open_store(database)
+    record = store.load_run(run)
     if suite is not None:
         record = replace(record, gates=options.read_suite(suite, None).gates)
-    verdicts, code = verdicts_of(record)
-    render_run(replace(record, verdicts=verdicts, exit_code=code), Console())
+    chosen = baseline_of_run(store, record, baseline)
+    promote = chosen.promote_command(record.id, database)
+    verdicts, code = verdicts_of(record, baseline=chosen.baseline, promote=promote)
+    facts = chosen.facts(record.gates, record.provenance)
+    record = replace(record, provenance={**record.provenance, "baseline": facts})
+    judged = replace(record, verdicts=verdicts, exit_code=code)
+    show_run(judged, outputs, to_github=True)
     raise typer.Exit(code)

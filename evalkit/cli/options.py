@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -49,9 +49,47 @@ TrustRemoteCode = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Let a model run the code that comes with it."),
 ]
+AA = "--aa"
+MeasureNoise = Annotated[
+    Literal["score", "train"] | None,
+    typer.Option(
+        AA,
+        metavar="[=train]",
+        help="Score one variant twice, in other batches, and keep the machine's noise floor. "
+        "--aa=train trains each adapter with two more seeds, and keeps the spread.",
+    ),
+]
+JsonFile = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write the run as JSON; '-' is standard output."),
+]
+JunitFile = Annotated[
+    str | None,
+    typer.Option("--junit", metavar="FILE", help="Write the gates as JUnit XML, for CI systems."),
+]
+MarkdownFile = Annotated[
+    str | None,
+    typer.Option("--markdown", metavar="FILE", help="Write a summary for a pull request."),
+]
+BaselineChoice = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline",
+        metavar="NAME|FILE",
+        help="What gates with 'against: baseline' compare with: a promoted baseline's name, or an "
+        "exported file.  [default: the suite's newest 'main']",
+        show_default=False,
+    ),
+]
 RunId = Annotated[
     str, typer.Argument(metavar="[RUN]", help="A run's id, or the beginning of it, or 'latest'.")
 ]
+
+
+def with_plain_aa(arguments: list[str]) -> list[str]:
+    """The arguments with `--aa` alone written as `--aa=score`: else it would take the next one."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [f"{AA}=score" if a == AA and i < end else a for i, a in enumerate(arguments)]
 
 
 def open_store(database: str | None, *, create: bool = False) -> Store:

@@ -1,8 +1,9 @@
-"""`evalkit plan`: what a run would do, and what is already known."""
+"""`evalkit plan`: what a run would do, what is already known, and what its gates could see."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,8 +12,15 @@ from evalkit.cli import options
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from evalkit.plan import Plan
+    from rich.console import Console
+
+    from evalkit.outlook import Basis
+    from evalkit.plan import Plan, RepeatJob
+    from evalkit.runner import RunOptions
     from evalkit.store import Store
+    from evalkit.weights.steps import BuildContext
+
+Row = tuple[str, str, str, str]
 
 
 def register(app: typer.Typer) -> None:
@@ -23,51 +31,183 @@ def register(app: typer.Typer) -> None:
 def plan(
     suite: options.SuiteFile,
     overrides: options.Overrides = None,
+    pilot: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=2,
+            help="Score what gates compare on the first N documents, to learn how they scatter. "
+            "Trains nothing and keeps nothing.",
+        ),
+    ] = None,
+    aa: options.MeasureNoise = None,
     database: options.Database = None,
     cache: options.CacheFolder = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Show the jobs that a run would execute, and the results that it would reuse."""
+    """Show a run's jobs, what is stored already, and the smallest change that gates could see."""
     from rich.console import Console
-    from rich.table import Table
 
     from evalkit.machine import detect_machine
-    from evalkit.paths import describe
     from evalkit.runner import RunOptions, check_machine, plan_suite
 
     loaded = options.read_suite(suite, overrides)
     check_machine(loaded, detect_machine())
-    folder = options.cache_folder(cache)
-    planned = plan_suite(loaded, RunOptions(folder, trust_remote_code=trust_remote_code))
-    table = Table("job", "path", "state", box=None)
-    digests, trained = _trained(planned, folder)
-    for job in planned.training:
-        table.add_row(job.name, "", trained[job.adapter])
+    wanted = RunOptions(options.cache_folder(cache), trust_remote_code=trust_remote_code, noise=aa)
+    planned = plan_suite(loaded, wanted)
     store = options.open_store(database, create=True)
+    _print_jobs(planned, store, wanted.cache, Console())
+    if loaded.gates:
+        _print_gates(planned, store, wanted, pilot, console=Console())
+
+
+# ----------------------------------------------------------------------------- jobs
+
+
+def _print_jobs(planned: Plan, store: Store, cache: Path, console: Console) -> None:
+    from rich.table import Table
+
+    from evalkit.weights.fitting import is_measurable
+
+    context = _context(planned, cache)
+    table = Table("job", "path", "memory", "state", box=None, pad_edge=False)
+    table.columns[2].justify = "right"
+    for row in _rows(planned, store, cache, context):
+        table.add_row(*row)
+    console.print(table)
+    console.print("memory: estimated peak of the whole process on one device", style="dim")
+    if not is_measurable(context):
+        console.print(
+            "memory is not known before the GGUF file is converted, or over several devices",
+            style="dim",
+        )
+
+
+def _rows(planned: Plan, store: Store, cache: Path, context: BuildContext) -> Iterator[Row]:
+    from evalkit.paths import describe
+    from evalkit.weights.fitting import training_bytes, variant_bytes
+
+    digests = _digests(planned, cache)
+    for job in (*planned.training, *planned.retraining):
+        state = "trained already" if job.yields in digests else "to train"
+        yield job.name, "", _memory(training_bytes(job.spec, context)), state
     for scoring in planned.scoring:
+        path = scoring.variant.path
         state = _state(planned, scoring.variant.name, digests, store)
-        table.add_row(scoring.name, describe(scoring.variant.path), state)
-    Console().print(table)
+        yield scoring.name, describe(path), _memory(variant_bytes(path, context)), state
+    for repeat in planned.repeats:
+        path = repeat.job.variant.path
+        state = _repeat_state(planned, repeat, digests, store)
+        yield repeat.name, repeat.label, _memory(variant_bytes(path, context)), state
 
 
-def _trained(planned: Plan, cache: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Digests of the adapters that are there, and for each a word on its state."""
+def _context(planned: Plan, cache: Path) -> BuildContext:
+    from evalkit.jobs import build_context
+
+    return build_context(planned, cache, {})
+
+
+def _memory(needed: int | None) -> str:
+    from evalkit.machine import readable_bytes
+
+    return "?" if needed is None else readable_bytes(needed)
+
+
+def _digests(planned: Plan, cache: Path) -> dict[str, str]:
+    """Of the adapters that are there, by `TrainJob.yields` or their name."""
     from evalkit.sources import find_trained_adapter
 
-    known = {job.adapter: find_trained_adapter(cache, job.recipe_key) for job in planned.training}
-    digests = {name: source.digest for name, source in known.items() if source is not None}
-    states = {name: "trained already" if source else "to train" for name, source in known.items()}
-    return planned.adapter_digests(digests), states
+    jobs = (*planned.training, *planned.retraining)
+    known = {job.yields: find_trained_adapter(cache, job.recipe_key) for job in jobs}
+    return planned.adapter_digests({n: source.digest for n, source in known.items() if source})
 
 
-def _state(planned: Plan, variant: str, digests: dict[str, str], store: Store) -> str:
-    from evalkit.reuse import find_stored
-
+def _state(planned: Plan, variant: str, digests: Mapping[str, str], store: Store) -> str:
     job = next(job for job in planned.scoring if job.variant.name == variant)
     if any(adapter not in digests for adapter in job.adapters):
         return "to score, after training"
-    keys = planned.reuse_keys(job, digests)
+    return _known(store, planned.reuse_keys(job, digests))
+
+
+def _repeat_state(
+    planned: Plan, repeat: RepeatJob, digests: Mapping[str, str], store: Store
+) -> str:
+    from evalkit.repeats import repeat_keys
+
+    drawn = {name: job.yields for name, job in repeat.training.items()}
+    attached = {name: digests.get(drawn.get(name, name)) for name in repeat.job.adapters}
+    known = {name: digest for name, digest in attached.items() if digest is not None}
+    if len(known) < len(attached):
+        return "to score, after training"
+    return _known(store, repeat_keys(planned, repeat, known))
+
+
+def _known(store: Store, keys: Mapping[str, str]) -> str:
+    from evalkit.reuse import find_stored
+
     found = find_stored(store, keys)
     if not found.missing:
         return f"stored (run {found.run})"
     return f"to score: {', '.join(found.missing)}"
+
+
+# ----------------------------------------------------------------------------- gates
+
+
+def _print_gates(
+    planned: Plan, store: Store, wanted: RunOptions, pilot: int | None, *, console: Console
+) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from evalkit.floors import refused, stored_floors
+    from evalkit.outlook import outlooks
+    from evalkit.report.outlook_text import outlook_row
+
+    bases = _bases(planned, store, wanted, pilot)
+    found = outlooks(planned.suite.gates, bases)
+    table = Table("gate", "sees", "an unchanged model passes", "from", box=None, pad_edge=False)
+    for outlook in found:
+        row = outlook_row(outlook)
+        table.add_row(*map(escape, (row.gate, row.sees, row.unchanged, row.basis or "–")))
+    console.print()
+    console.print(table)
+    console.print("sees: called REGRESSED with 80 % power, if it is the only gate", style="dim")
+    for problem in (
+        [] if wanted.noise == "score" else refused(planned, stored_floors(planned, store))
+    ):
+        console.print(f"a run would stop: {problem}", style="red", markup=False, highlight=False)
+    if any(not outlook.basis for outlook in found):
+        console.print(
+            f"Nothing is stored for some gates: run the suite, or `evalkit plan "
+            f"{planned.suite.place} --pilot 20` scores what is trained on 20 documents",
+            style="dim",
+            highlight=False,
+        )
+
+
+def _bases(planned: Plan, store: Store, wanted: RunOptions, pilot: int | None) -> list[Basis]:
+    from evalkit.baseline_choice import choose_baseline
+    from evalkit.pilot import run_pilot, stored_bases
+
+    baseline = choose_baseline(store, planned.suite.name, None).baseline
+    bases = list(stored_bases(planned, store, baseline))
+    if pilot is None:
+        return bases
+    from rich.console import Console
+
+    from evalkit.cli.progress import watch
+    from evalkit.executors.local import LocalExecutor
+
+    digests = _digests(planned, wanted.cache)
+    with watch(Console(stderr=True)) as watcher:
+        measured = run_pilot(
+            planned,
+            wanted,
+            pilot,
+            untrained={job.adapter for job in planned.training if job.yields not in digests},
+            baseline=baseline,
+            executor=LocalExecutor(),
+            watcher=watcher,
+        )
+    return bases if measured is None else [measured, *bases]

@@ -103,7 +103,7 @@ class LiveWatcher:
 
     def started(self, run_id: str, plan: Plan) -> None:
         """Prints the run's id and counts its jobs."""
-        self._counter.jobs = len(plan.training) + len(plan.scoring)
+        self._counter.jobs = _jobs(plan)
         self._display.console.print(_headline(run_id, plan), highlight=False, soft_wrap=True)
 
     def on_progress(self, tick: Tick) -> None:
@@ -143,7 +143,7 @@ class LogWatcher:
 
     def started(self, run_id: str, plan: Plan) -> None:
         """Logs the run's id and counts its jobs."""
-        self._counter.jobs = len(plan.training) + len(plan.scoring)
+        self._counter.jobs = _jobs(plan)
         self._log(_headline(run_id, plan))
 
     def on_progress(self, tick: Tick) -> None:
@@ -166,11 +166,18 @@ class LogWatcher:
         self._console.print(f"{stamp} {line}", markup=False, highlight=False, soft_wrap=True)
 
 
+def _jobs(plan: Plan) -> int:
+    parts = (plan.training, plan.scoring, plan.retraining, plan.repeats)
+    return sum(len(part) for part in parts)
+
+
 def _headline(run_id: str, plan: Plan) -> str:
     machine = plan.environment.machine
+    training = len(plan.training) + len(plan.retraining)
+    again = f" and {len(plan.repeats)} again" if plan.repeats else ""
     return (
-        f"run {run_id}: {plan.suite.name}, {len(plan.training)} to train, "
-        f"{len(plan.scoring)} variants to score on {machine.name} ({machine.cores} cores)"
+        f"run {run_id}: {plan.suite.name}, {training} to train, "
+        f"{len(plan.scoring)} variants to score{again} on {machine.name} ({machine.cores} cores)"
     )
 
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from evalkit.cli import options
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from evalkit.records import RunRecord
+from evalkit.cli.outputs import Outputs, show_run
 
 
 def register(app: typer.Typer) -> None:
@@ -26,15 +21,21 @@ def run(
     context: typer.Context,
     suite: options.SuiteFile,
     overrides: options.Overrides = None,
-    json_file: Annotated[
-        str | None,
+    json_file: options.JsonFile = None,
+    junit_file: options.JunitFile = None,
+    markdown_file: options.MarkdownFile = None,
+    baseline: options.BaselineChoice = None,
+    bootstrap: Annotated[
+        bool,
         typer.Option(
-            "--json", metavar="FILE", help="Write the run as JSON; '-' is standard output."
+            "--bootstrap",
+            help="Promote this run where the suite has no baseline yet and all other gates are ok.",
         ),
-    ] = None,
+    ] = False,
     reports: options.ReportsFolder = Path("reports"),
     database: options.Database = None,
     cache: options.CacheFolder = None,
+    aa: options.MeasureNoise = None,
     force: Annotated[bool, typer.Option("--force", help="Compute again what is stored.")] = False,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
@@ -51,12 +52,18 @@ def run(
 
     # Deprecations inside the libraries are no news to who runs a suite.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    outputs = Outputs(json_file, junit_file, markdown_file, reports=reports)
+    outputs.check()
     loaded = options.read_suite(suite, overrides)
     run_options = RunOptions(
         cache=options.cache_folder(cache),
         trust_remote_code=trust_remote_code,
         force=force,
+        noise=aa,
         arguments=_arguments(context),
+        baseline=baseline,
+        bootstrap=bootstrap,
+        database=database,
     )
     with watch(Console(stderr=True)) as watcher:
         record = run_suite(
@@ -66,36 +73,27 @@ def run(
             executor=LocalExecutor(),
             watcher=watcher,
         )
-    show_run(record, reports, json_file, console=Console(stderr=json_file == "-"))
+    show_run(record, outputs, to_github=True)
     raise typer.Exit(record.exit_code or 0)
 
 
-def show_run(record: RunRecord, reports: Path, json_file: str | None, *, console: Console) -> None:
-    """Prints a run, writes its report, and its JSON where that is asked for."""
-    from evalkit.report.html import write_report
-    from evalkit.report.run_json import run_json
-    from evalkit.report.terminal import render_run
-
-    render_run(record, console)
-    page = write_report(record, reports)
-    console.print(f"Report: {page}", style="dim", highlight=False, soft_wrap=True)
-    if json_file is None:
-        return
-    import json
-
-    text = json.dumps(run_json(record), indent=2, ensure_ascii=False)
-    if json_file == "-":
-        sys.stdout.write(text + "\n")
-    else:
-        Path(json_file).write_text(text + "\n", encoding="utf-8")
-
-
 def _arguments(context: typer.Context) -> dict[str, Any]:
-    """What was given on the command line, apart from what was left at its default."""
+    """What was given on the command line, apart from what was left at its default.
+
+    Credentials in URLs are masked: this is stored, and shown in reports.
+    """
     given: dict[str, Any] = {}
     defaulted: dict[str, Any] = {}
     for name, value in context.params.items():
         source = context.get_parameter_source(name)
         place = defaulted if source is None or source.name.startswith("DEFAULT") else given
-        place[name] = str(value) if isinstance(value, Path) else value
+        place[name] = _recorded(value)
     return {"given": given, "defaulted": defaulted}
+
+
+def _recorded(value: Any) -> Any:
+    from evalkit.store import masked
+
+    if isinstance(value, str | Path):
+        return masked(str(value))
+    return [_recorded(item) for item in value] if isinstance(value, list | tuple) else value

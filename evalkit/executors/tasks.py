@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from evalkit.errors import EvalkitError
 from evalkit.paths import Path as VariantPath
 from evalkit.records import Corpus, OnProgress, Sample, Score
-from evalkit.suite import AdapterSpec, PerplexitySpec, SamplesSpec
+from evalkit.suite import AdapterSpec, PerplexitySpec, SamplesSpec, TaskSpec
+from evalkit.task_sources import TaskSource
 from evalkit.weights.steps import BuildContext, BuiltVariant
 
 
@@ -39,6 +40,16 @@ class PerplexityTask:
     spec: PerplexitySpec
     corpus: Corpus
     max_tokens_per_document: int | None
+    longest_last: bool = False
+    """Take the batches in the reverse order."""
+
+
+@dataclass(frozen=True)
+class LmEvalTask:
+    """One lm-eval task or group, run on a variant."""
+
+    spec: TaskSpec
+    source: TaskSource
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,8 @@ class ScoreTask:
     """Bytes of the device: what needs more is refused before it is loaded."""
     perplexities: Mapping[str, PerplexityTask]
     samples: SamplesSpec | None
+    tasks: Mapping[str, LmEvalTask] = field(default_factory=dict)
+    """By the name that begins their metrics."""
 
 
 Task = TrainTask | ScoreTask
@@ -134,11 +147,15 @@ def _score(task: ScoreTask, on_progress: OnProgress) -> _Done:
     with PeakMemory() as memory:
         built = build_variant(task.path, task.context, job=task.name, on_progress=on_progress)
         scores, samples = _measure(task, built, on_progress)
+        task_scores, notes = _run_tasks(task, built, on_progress)
     peaks = {
         "peak_resident_bytes": memory.resident_bytes,
         "peak_device_bytes": memory.device_bytes,
     }
-    return {**built.facts, **peaks}, scores, samples
+    facts = {**built.facts, **peaks}
+    if notes:
+        facts["notes"] = [*facts.get("notes", ()), *notes]
+    return facts, {**scores, **task_scores}, samples
 
 
 def _measure(
@@ -157,6 +174,7 @@ def _measure(
             max_tokens_per_document=part.max_tokens_per_document,
             job=task.name,
             on_progress=on_progress,
+            longest_last=part.longest_last,
         )
         for metric, part in task.perplexities.items()
     }
@@ -166,6 +184,30 @@ def _measure(
         built.model, built.tokenizer, task.samples, job=task.name, on_progress=on_progress
     )
     return scores, samples
+
+
+def _run_tasks(
+    task: ScoreTask, built: BuiltVariant, on_progress: OnProgress
+) -> tuple[dict[str, Score], list[str]]:
+    """The scores of lm-eval tasks, and what a reader must know of them."""
+    scores: dict[str, Score] = {}
+    notes: list[str] = []
+    if task.tasks:
+        from evalkit.scoring.tasks import score_task
+
+        for part in task.tasks.values():
+            found, said = score_task(
+                built.model,
+                built.tokenizer,
+                part.spec,
+                part.source,
+                trusted=task.context.trust_remote_code,
+                job=task.name,
+                on_progress=on_progress,
+            )
+            scores.update(found)
+            notes += said
+    return scores, notes
 
 
 def _explain(error: Exception) -> str:

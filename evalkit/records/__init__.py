@@ -5,6 +5,7 @@ from evalkit.records.corpora import (
     Document,
 )
 from evalkit.records.judging import (
+    BASELINE,
     Baseline,
     Budget,
     BudgetUnit,
@@ -35,6 +36,7 @@ from evalkit.records.scores import (
 )
 
 __all__ = [
+    "BASELINE",
     "Baseline",
     "Budget",
     "BudgetUnit",

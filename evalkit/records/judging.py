@@ -13,6 +13,8 @@ VerdictName = Literal[
     "PASS", "IMPROVED", "REGRESSED", "INCONCLUSIVE", "INCOMPARABLE", "MISSING", "ERRORED"
 ]
 BudgetUnit = Literal["relative", "points", "absolute"]
+BASELINE = "baseline"
+"""What `Gate.against` says for the same variant of the promoted baseline."""
 
 
 @dataclass(frozen=True)

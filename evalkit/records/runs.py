@@ -79,7 +79,7 @@ class Progress:
     """'quantise nf4', 'train', 'perplexity', ..."""
     done: int
     total: int | None
-    unit: Literal["steps", "tokens", ""] = ""
+    unit: Literal["steps", "tokens", "requests", ""] = ""
     detail: str = ""
     """'loss 2.31'."""
 

@@ -73,6 +73,8 @@ class Score:
     token_losses: tuple[TokenLosses, ...] = ()
     outcomes: tuple[SampleOutcome, ...] = ()
     """Of a task: one for each unit, in their order; else empty."""
+    answers: str = ""
+    """Digest of the outcomes, where those were left out: of a baseline that came from a file."""
 
     def __post_init__(self) -> None:
         lengths = {len(self.unit_ids), len(self.clusters), len(self.sums), len(self.counts)}

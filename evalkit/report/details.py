@@ -10,11 +10,11 @@ from evalkit.records import JobRecord, RunRecord, Sample, Score, VariantRecord
 from evalkit.report import facts as records
 from evalkit.report.strips import loss_history, sparkline
 from evalkit.report.view import Tone, change_words
-from evalkit.report.words import bytes_words, clean, duration, figure
+from evalkit.report.words import bytes_words, clean, duration, figure, score_figure
 
 _LONGEST_LIST = 12
 # The path and the notes have places of their own; a traceback is for `--debug`.
-_TOLD_ELSEWHERE = {"path", "notes", "traceback"}
+_TOLD_ELSEWHERE = {"path", "notes", "traceback", "recipe_but_for_seed"}
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _node(run: RunRecord, variant: VariantRecord, metric: str, below: tuple[Node
     return Node(
         name=variant.name,
         edge=variant.edge or records.path_words(variant.path),
-        value=figure(score.value) if score else "",
+        value=score_figure(score.value, score.unit) if score else "",
         change=change_words(score, parent) if score and parent else "",
         tone=_change_tone(score, parent),
         status="" if score else records.job_status(variant),

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from evalkit.records import JsonObject, RunRecord, Score, VariantRecord, Verdict
+from evalkit.report.words import ACCURACY
 
 Standing = Literal["passes", "known loss", "not settled", "fails", "not judged", "failed"]
 _BITS = {"nf4": 4, "fp4": 4, "int8": 8, "fp32": 32}
@@ -168,7 +169,9 @@ def interval(score: Score) -> tuple[float, float] | None:
 
     margin = float(stdtrit(clusters - 1, 0.975)) * score.stderr
     if score.kind != "perplexity":
-        return score.value - margin, score.value + margin
+        low, high = score.value - margin, score.value + margin
+        # No share of right answers is below nothing or above all.
+        return (max(low, 0.0), min(high, 1.0)) if score.unit == ACCURACY else (low, high)
     factor = math.exp(min(margin / score.value, 700.0))
     return score.value / factor, score.value * factor
 
@@ -202,10 +205,23 @@ def scored_tokens(score: Score) -> int:
     return int(np.sum(score.counts))
 
 
+def is_task(score: Score) -> bool:
+    """Whether a score is of an lm-eval task."""
+    return "prompts" in score.comparison
+
+
+def shown_metrics(run: RunRecord) -> list[str]:
+    """The metrics worth a table of their own: those of a group's single tasks only where gated."""
+    gated = {gate.metric for gate in run.gates} | {v.gate.metric for v in run.verdicts}
+    return [m for m in metrics_of(run) if m.count("/") < 2 or m in gated]
+
+
 def unit_noun(score: Score | None) -> str:
-    """What a score is paired by: 'document', or 'window' of a stream."""
+    """What a score is paired by: 'document', 'window' of a stream, or 'sample' of a task."""
     if score is None:
         return "document"
+    if is_task(score):
+        return "sample"
     protocol = score.comparison.get("protocol", "documents")
     return "document" if protocol.startswith("documents") else "window"
 

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from evalkit.errors import EvalkitError
 from evalkit.records import JsonObject, RunRecord
 from evalkit.report import facts as records
+from evalkit.report.baseline_notes import relaxed_notes
 from evalkit.report.charts import NARROW, WIDE, Dot, Shape, dot_plot
 from evalkit.report.details import flat, graph, job_card, job_table, prompt_cards
 from evalkit.report.notes import notes_of
@@ -24,6 +25,7 @@ from evalkit.report.view import (
     GateRow,
     MetricTable,
     gate_rows,
+    group_rows,
     metric_table,
 )
 from evalkit.report.words import clean, counted, duration
@@ -105,7 +107,7 @@ def _context(run: RunRecord) -> dict[str, Any]:
     lead = len(re.split(r"[;:] ", sentence, maxsplit=1)[0])
     metrics = records.metrics_of(run)
     primary = records.primary_metric(run)
-    tables = [metric_table(run, metric) for metric in metrics]
+    tables = [metric_table(run, metric) for metric in records.shown_metrics(run)]
     gates = gate_rows(run)
     shared, jobs = job_table(run)
     return {
@@ -116,13 +118,15 @@ def _context(run: RunRecord) -> dict[str, Any]:
         "summary": _summary(run, metrics),
         "gates": gates,
         "tables": tables,
+        "group": group_rows(run),
         "charts": [_chart(run, table) for table in tables],
         "unscored": [] if metrics else run.variants,
         "graph": graph(run, primary) if primary else [],
         "graph_metric": next((t.title for t in tables if t.metric == primary), ""),
         "adapters": [job_card(job.name, job) for job in run.adapters],
         "prompts": prompt_cards(run),
-        "notes": notes_of(run),
+        "relaxed": relaxed_notes(run),
+        "notes": [note for note in notes_of(run) if note not in relaxed_notes(run)],
         "shared_facts": shared,
         "jobs": jobs,
         "measured": [(table.title, flat(_comparison(run, table.metric))) for table in tables],
@@ -196,7 +200,7 @@ def _groups(run: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
     groups += [
         (str(key).replace("_", " "), flat(value))
         for key, value in run.provenance.items()
-        if _is_mapping(value)
+        if _is_mapping(value) and key != "noise_floors"  # the notes tell them in words
     ]
     groups += [
         (f"arguments {key}", flat(value))

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from evalkit.records import JobRecord, RunRecord
+from evalkit.report.baseline_notes import baseline_notes
 from evalkit.report.facts import effective_dtype
+from evalkit.report.noise_notes import noise_notes
+from evalkit.report.task_notes import task_notes
 from evalkit.report.words import joined
 
 
 def notes_of(run: RunRecord) -> list[str]:
     """What a reader must know to read the numbers rightly, made from the records."""
-    notes = [*_precision_notes(run), *_dtype_notes(run)]
-    trained = [job.name.removeprefix("train ") for job in run.adapters if job.kind == "train"]
-    if trained:
-        notes.append(
-            f"The intervals cover the choice of documents, not of training: {joined(trained)} "
-            "was trained once, with one seed."
-            if len(trained) == 1
-            else "The intervals cover the choice of documents, not of training: "
-            f"{joined(trained)} were trained once each, with one seed."
-        )
+    notes = [*baseline_notes(run), *_precision_notes(run), *_dtype_notes(run)]
+    notes += noise_notes(run)
+    notes += task_notes(run)
     reused = [v.name for v in run.variants if v.job and v.job.status == "reused"]
     if reused:
         notes.append(f"Reused from an earlier run, unchanged: {joined(reused)}.")

@@ -4,116 +4,154 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from evalkit.records import JobRecord, JsonObject, RunRecord, Score, VariantRecord, Verdict
+from evalkit.records import (
+    JobRecord,
+    JsonObject,
+    Repeat,
+    RunRecord,
+    Score,
+    VariantRecord,
+    Verdict,
+)
 from evalkit.report.facts import job_status
+from evalkit.report.run_schema import (
+    SCHEMA,
+    AdapterJson,
+    MetricJson,
+    OutcomesJson,
+    RepeatJson,
+    RunJson,
+    VariantJson,
+    VerdictJson,
+)
 from evalkit.report.sentence import verdict_sentence
 
-SCHEMA = 1
-_COUNTS = ("n_tokens", "n_bytes", "n_words", "n_documents")
+_COUNTS = ("n_tokens", "n_bytes", "n_words", "n_documents", "n_samples", "n_ties")
 
 
 def run_json(run: RunRecord) -> JsonObject:
     """A run as an object that `json.dumps(..., allow_nan=False)` takes.
 
-    Effects and budgets are fractions of the reference (0.06 = +6 %) where `budget_unit` is
-    "relative", fractions of one for "points", and in the metric's unit for "absolute". A number
-    that is not finite becomes null.
+    Its fields are those of `evalkit.report.run_schema`. A number that is not finite becomes null.
     """
-    return {
-        "schema": SCHEMA,
-        "run": run.id,
-        "suite": run.suite,
-        "started": run.started,
-        "seconds": run.seconds,
-        "exit_code": run.exit_code,
-        "sentence": verdict_sentence(run),
-        "variants": {variant.name: _variant(variant) for variant in run.variants},
-        "adapters": {job.name.removeprefix("train "): _job(job) for job in run.adapters},
-        "verdicts": [_verdict(verdict) for verdict in run.verdicts],
-        "arguments": _plain(run.arguments),
-        "provenance": _plain(run.provenance),
-    }
+    answer = RunJson(
+        version=SCHEMA,
+        run=_text(run.id),
+        suite=_text(run.suite),
+        place=_text(run.place),
+        started=_text(run.started),
+        seconds=_plain(run.seconds),
+        exit_code=run.exit_code,
+        sentence=verdict_sentence(run),
+        variants={_text(variant.name): _variant(variant) for variant in run.variants},
+        adapters={_text(job.name.removeprefix("train ")): _job(job) for job in run.adapters},
+        verdicts=[_verdict(verdict) for verdict in run.verdicts],
+        arguments=_plain(run.arguments),
+        baseline=_plain(run.provenance.get("baseline")),
+        provenance=_plain(run.provenance),
+    )
+    return answer.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
-def _variant(variant: VariantRecord) -> JsonObject:
+def _variant(variant: VariantRecord) -> VariantJson:
     job = variant.job
-    return {
-        "path": [_plain(step) for step in variant.path],
-        "parent": variant.parent,
-        "edge": variant.edge,
-        "status": job_status(variant),
-        "reused_from": job.reused_from if job else None,
-        "error": job.error if job else None,
-        "seconds": job.seconds if job else None,
-        "metrics": {metric: _score(score) for metric, score in variant.scores.items()},
+    return VariantJson(
+        path=[_plain(step) for step in variant.path],
+        parent=_plain(variant.parent),
+        edge=_text(variant.edge),
+        status=job_status(variant),
+        reused_from=_plain(job.reused_from) if job else None,
+        error=_plain(job.error) if job else None,
+        seconds=_plain(job.seconds) if job else None,
+        metrics={_text(metric): _metric(score) for metric, score in variant.scores.items()},
+        repeats=[_repeat(repeat) for repeat in variant.repeats],
         # Measured by no scorer yet: null says so, a missing key would not.
-        "survival": None,
-        "facts": _plain(job.facts) if job else {},
-    }
+        survival=None,
+        facts=_plain(job.facts) if job else {},
+    )
 
 
-def _score(score: Score) -> JsonObject:
+def _metric(score: Score) -> MetricJson:
     extra = {
         key: int(value) if key in _COUNTS else _plain(value) for key, value in score.extra.items()
     }
-    return {
+    if score.outcomes:
+        extra["outcomes"] = OutcomesJson(
+            samples=len(score.outcomes),
+            correct=sum(outcome.correct is True for outcome in score.outcomes),
+            tied=sum(outcome.tied for outcome in score.outcomes),
+        )
+    fields = {
         "value": float(score.value),
         "stderr": _plain(score.stderr),
-        "unit": score.unit,
+        "unit": _text(score.unit),
         "higher_is_better": score.higher_is_better,
         "n_units": len(score.unit_ids),
         "n_clusters": len(set(score.clusters)),
         **extra,
-        "comparison": dict(score.comparison),
+        "comparison": _plain(score.comparison),
     }
+    return MetricJson.model_validate(fields)
 
 
-def _job(job: JobRecord) -> JsonObject:
-    return {
-        "status": job.status,
-        "reused_from": job.reused_from,
-        "error": job.error,
-        "seconds": job.seconds,
-        "facts": _plain(job.facts),
-    }
+def _repeat(repeat: Repeat) -> RepeatJson:
+    values = {_text(metric): float(score.value) for metric, score in repeat.scores.items()}
+    return RepeatJson(kind=repeat.kind, label=_text(repeat.label), metrics=values)
 
 
-def _verdict(verdict: Verdict) -> JsonObject:
+def _job(job: JobRecord) -> AdapterJson:
+    return AdapterJson(
+        status=job.status,
+        reused_from=_plain(job.reused_from),
+        error=_plain(job.error),
+        seconds=job.seconds,
+        facts=_plain(job.facts),
+    )
+
+
+def _verdict(verdict: Verdict) -> VerdictJson:
     gate = verdict.gate
     budget = gate.max_increase or gate.max_decrease
-    return {
-        "metric": gate.metric,
-        "variant": gate.variant,
-        "against": gate.against,
-        "verdict": verdict.verdict,
-        "expect": gate.expect,
-        "ok": verdict.ok,
-        "warned": verdict.warned,
-        "effect": _plain(verdict.effect),
-        "low": _plain(verdict.low),
-        "high": _plain(verdict.high),
-        "budget": budget.amount if budget else None,
-        "budget_unit": budget.unit if budget else None,
-        "direction": _direction(verdict),
-        "min": gate.minimum,
-        "max": gate.maximum,
-        "bootstrap_low": _plain(verdict.bootstrap_low),
-        "bootstrap_high": _plain(verdict.bootstrap_high),
-        "p_value": _plain(verdict.p_value),
-        "p_adjusted": _plain(verdict.p_adjusted),
-        "n_units": verdict.n_units,
-        "n_clusters": verdict.n_clusters,
-        "effective_clusters": _plain(verdict.effective_clusters),
-        "message": verdict.message,
-        "place": gate.place,
-    }
+    return VerdictJson(
+        metric=_text(gate.metric),
+        variant=_text(gate.variant),
+        against=_plain(gate.against),
+        verdict=verdict.verdict,
+        expect=gate.expect,
+        inconclusive=gate.inconclusive,
+        ok=verdict.ok,
+        warned=verdict.warned,
+        effect=_plain(verdict.effect),
+        low=_plain(verdict.low),
+        high=_plain(verdict.high),
+        budget=budget.amount if budget else None,
+        budget_unit=budget.unit if budget else None,
+        direction=_direction(verdict),
+        min=gate.minimum,
+        max=gate.maximum,
+        bootstrap_low=_plain(verdict.bootstrap_low),
+        bootstrap_high=_plain(verdict.bootstrap_high),
+        p_value=_plain(verdict.p_value),
+        p_adjusted=_plain(verdict.p_adjusted),
+        n_units=verdict.n_units,
+        n_clusters=verdict.n_clusters,
+        effective_clusters=_plain(verdict.effective_clusters),
+        gained=verdict.gained,
+        lost=verdict.lost,
+        mcnemar_p=_plain(verdict.mcnemar_p),
+        noise_floor=_plain(verdict.noise_floor),
+        training_spread=_plain(verdict.training_spread),
+        n_seeds=verdict.n_seeds,
+        message=_text(verdict.message),
+        place=_text(gate.place),
+    )
 
 
-def _direction(verdict: Verdict) -> str | None:
+def _direction(verdict: Verdict) -> Literal["increase", "decrease"] | None:
     if verdict.gate.max_increase is not None:
         return "increase"
     return "decrease" if verdict.gate.max_decrease is not None else None
@@ -122,7 +160,7 @@ def _direction(verdict: Verdict) -> str | None:
 def _plain(value: object) -> Any:
     """The same value in JSON's own types."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {_text(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
         return _plain(value.tolist())
     if isinstance(value, list | tuple | set | frozenset):
@@ -133,5 +171,9 @@ def _plain(value: object) -> Any:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int):
         return value
-    # A lone surrogate is legal in a Python string and in no UTF-8 file.
-    return str(value).encode("utf-8", "replace").decode("utf-8")
+    return _text(str(value))
+
+
+def _text(text: str) -> str:
+    """A lone surrogate is legal in a Python string and in no UTF-8 file."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evalkit.records import RunRecord, VariantRecord, Verdict
+from evalkit.records import BASELINE, RunRecord, VariantRecord, Verdict
 from evalkit.report.facts import (
     carries_adapter,
     comparable,
     job_status,
-    metrics_of,
     score_of,
+    shown_metrics,
     standing,
     storage_bits,
     twin_without_adapter,
@@ -19,6 +19,7 @@ from evalkit.report.facts import (
 )
 from evalkit.report.recommendation import recommended
 from evalkit.report.words import (
+    against_words,
     budget_words,
     clean,
     counted,
@@ -91,7 +92,7 @@ def _brief(verdict: Verdict) -> str:
     gate = verdict.gate
     if gate.against is None or verdict.effect is None:
         return gate.variant
-    return f"{gate.variant} ({effect_words(verdict)} over {gate.against})"
+    return f"{gate.variant} ({effect_words(verdict)} over {against_words(gate)})"
 
 
 def _evidence(run: RunRecord, variant: VariantRecord) -> str:
@@ -129,20 +130,20 @@ def _effect(run: RunRecord, verdict: Verdict) -> str:
     if gate.against is None:
         return _limit(run, verdict)
     if verdict.effect is None:
-        return f"{gate.variant} against {gate.against} in {metric}"
+        return f"{gate.variant} against {against_words(gate)} in {metric}"
     interval = interval_words(verdict)
     bracket = f" (95 % CI {interval})" if interval else ""
     if verdict.effect == 0:
-        return f"{gate.variant} has {gate.against}'s {metric}"
+        return f"{gate.variant} has {against_words(gate)}'s {metric}"
     if verdict.effect > 0:
         return (
             f"{gate.variant} raises {metric} by {effect_words(verdict, signed=False)}{bracket} "
-            f"over {gate.against}"
+            f"over {against_words(gate)}"
         )
     lowered = effect_words(verdict, signed=False).lstrip("\N{MINUS SIGN}")
     if interval:
         bracket = f" (95 % CI of the change {interval_words(verdict, signed=True)})"
-    return f"{gate.variant} lowers {metric} by {lowered}{bracket} below {gate.against}"
+    return f"{gate.variant} lowers {metric} by {lowered}{bracket} below {against_words(gate)}"
 
 
 def _limit(run: RunRecord, verdict: Verdict) -> str:
@@ -219,7 +220,9 @@ def _reason(run: RunRecord, verdict: Verdict) -> str:
         return f"the known loss of {gate.variant} is gone, so its `expect: regressed` must go"
     if verdict.verdict == "INCONCLUSIVE":
         return f"too little data to tell whether {gate.variant} keeps {rule_words(gate)}"
-    against = f" with {gate.against}" if gate.against else ""
+    if gate.against == BASELINE and verdict.verdict == "MISSING":
+        return f"there is no baseline to judge the {metric_words(gate.metric)} of {gate.variant} by"
+    against = f" with {against_words(gate)}" if gate.against else ""
     if verdict.verdict == "INCOMPARABLE":
         return f"{gate.variant} cannot be compared{against} in {metric_words(gate.metric)}"
     return f"nothing was measured to judge {gate.variant}{against} in {metric_words(gate.metric)}"
@@ -249,7 +252,7 @@ def _unjudged(run: RunRecord, unscored: Sequence[VariantRecord]) -> str:
 def _extremes(run: RunRecord) -> list[str]:
     """'perplexity is lowest for nf4+adapter (11.14) and highest for nf4 (18.86)', a metric each."""
     clauses = []
-    for metric in metrics_of(run):
+    for metric in shown_metrics(run):
         scores = {v.name: v.scores[metric] for v in run.variants if metric in v.scores}
         ordered = sorted(scores, key=lambda name: scores[name].value)
         low, high = ordered[0], ordered[-1]

@@ -8,8 +8,10 @@ from rich.text import Text
 
 from evalkit.records import RunRecord
 from evalkit.report import facts as records
+from evalkit.report.baseline_notes import promotion_hint, relaxed_notes
 from evalkit.report.notes import notes_of
 from evalkit.report.sentence import verdict_sentence
+from evalkit.report.terminal_tasks import tasks_table
 from evalkit.report.view import (
     GateRow,
     MetricRow,
@@ -34,9 +36,13 @@ def render_run(run: RunRecord, console: Console) -> None:
     never read as markup, and control characters in them are replaced.
     """
     wide = console.width >= _WIDE
-    tables = [metric_table(run, metric) for metric in records.metrics_of(run)]
+    tables = [metric_table(run, metric) for metric in records.shown_metrics(run)]
     for table in tables:
-        console.print(_variants(table, wide=wide))
+        if not table.is_task:
+            console.print(_variants(table, wide=wide))
+            console.print()
+    if tasks := [table for table in tables if table.is_task]:
+        console.print(tasks_table(tasks, wide=wide))
         console.print()
     if not tables:
         for variant in run.variants:
@@ -47,11 +53,19 @@ def render_run(run: RunRecord, console: Console) -> None:
         listed = console.width < _NARROW
         console.print(_listed_gates(gates) if listed else _gates(gates, wide=wide))
         console.print()
+    relaxed = relaxed_notes(run)
+    for note in relaxed:
+        console.print(_text(f"relaxed: {note}", "yellow"))
     for note in notes_of(run):
-        console.print(_text(f"note: {note}", "dim"))
+        if note not in relaxed:
+            console.print(_text(f"note: {note}", "dim"))
     console.print()
     tone = "red" if any(not gate.ok for gate in gates) else ""
     console.print(_text(verdict_sentence(run), f"bold {tone}".strip()))
+    if hint := promotion_hint(run):
+        # Not wrapped: a command is there to be copied.
+        console.print(_text("To make this run the baseline:"))
+        console.print(_text(f"  {hint}"), soft_wrap=True)
 
 
 def _variants(table: MetricTable, *, wide: bool) -> RenderableType:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from evalkit.records import RunRecord, Score, VariantRecord, Verdict
 from evalkit.report import facts as records
+from evalkit.report.noise_notes import floor_of_gate
 from evalkit.report.strips import Strip, strip, strip_domains
 from evalkit.report.words import (
     bytes_words,
@@ -17,7 +18,8 @@ from evalkit.report.words import (
     metric_words,
     percent,
     rule_words,
-    stderr_figure,
+    score_figure,
+    score_stderr,
 )
 
 Tone = Literal["good", "bad", "warn", "plain"]
@@ -80,6 +82,8 @@ class MetricTable:
     reference: str
     measured: str
     rows: tuple[MetricRow, ...]
+    is_task: bool = False
+    """Of an lm-eval task: then `tokens` of a row are its samples and ties."""
 
 
 def gate_rows(run: RunRecord) -> list[GateRow]:
@@ -131,14 +135,14 @@ def shown_effect(run: RunRecord, verdict: Verdict) -> str:
 
 
 def size_words(run: RunRecord, verdict: Verdict) -> str:
-    """'42 documents in 40 clusters'."""
+    """'42 documents in 40 clusters; noise floor 0.05 %'."""
     if verdict.n_units is None:
         return ""
     score = records.score_of(run, verdict.gate.variant, verdict.gate.metric)
     units = counted(verdict.n_units, records.unit_noun(score))
-    if verdict.n_clusters is None or verdict.n_clusters == verdict.n_units:
-        return units
-    return f"{units} in {counted(verdict.n_clusters, 'cluster')}"
+    if verdict.n_clusters is not None and verdict.n_clusters != verdict.n_units:
+        units = f"{units} in {counted(verdict.n_clusters, 'cluster')}"
+    return "; ".join(filter(None, (units, floor_of_gate(verdict))))
 
 
 def deciding_p(verdict: Verdict) -> str:
@@ -181,12 +185,15 @@ def metric_table(run: RunRecord, metric: str) -> MetricTable:
             _metric_row(run, variant, metric, reference, marks.get(variant.name, ""))
             for variant in run.variants
         ),
+        is_task=records.is_task(score),
     )
 
 
 def measured_words(score: Score) -> str:
-    """'42 documents, 21,504 tokens'."""
+    """'42 documents, 21,504 tokens'; '200 samples'."""
     size = counted(len(score.unit_ids), records.unit_noun(score))
+    if records.is_task(score):
+        return size
     return f"{size}, {counted(records.scored_tokens(score), 'token')}"
 
 
@@ -213,6 +220,14 @@ def stored_words(variant: VariantRecord) -> str:
     return words
 
 
+def _size_words(score: Score) -> str:
+    """'21,504' tokens; '200' samples of a task, '200, 3 ties'."""
+    if not records.is_task(score):
+        return f"{records.scored_tokens(score):,}"
+    ties = int(score.extra.get("n_ties", 0))
+    return f"{len(score.unit_ids):,}" + (f", {counted(ties, 'tie')}" if ties else "")
+
+
 def _metric_row(
     run: RunRecord, variant: VariantRecord, metric: str, reference: VariantRecord | None, mark: str
 ) -> MetricRow:
@@ -230,12 +245,27 @@ def _metric_row(
         stored=stored_words(variant),
         tone=_TONES[standing],
         standing=standing,
-        value=figure(score.value) if score else "",
-        stderr="" if score is None or stderr is None else stderr_figure(stderr, score.value),
+        value=score_figure(score.value, score.unit) if score else "",
+        stderr=(
+            "" if score is None or stderr is None else score_stderr(stderr, score.value, score.unit)
+        ),
         change="reference" if is_reference else change_words(score, compared) if score else "",
         mark=mark,
         bits_per_byte=figure(bits) if bits is not None else "",
-        tokens=f"{records.scored_tokens(score):,}" if score else "",
+        tokens=_size_words(score) if score else "",
         speed=f"{speed:,.0f}" if speed else "",
         problem="" if score else error or "not scored",
     )
+
+
+def group_rows(run: RunRecord) -> list[tuple[str, list[str]]]:
+    """Metrics of groups' single tasks: each with the value of every variant, in their order."""
+    return [
+        (metric, [_short_value(variant.scores.get(metric)) for variant in run.variants])
+        for metric in records.metrics_of(run)
+        if metric.count("/") > 1
+    ]
+
+
+def _short_value(score: Score | None) -> str:
+    return score_figure(score.value, score.unit) if score is not None else "–"

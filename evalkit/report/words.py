@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 
-from evalkit.records import Budget, BudgetUnit, Gate, Verdict
+from evalkit.records import BASELINE, Budget, BudgetUnit, Gate, Verdict
 
+ACCURACY = "accuracy"
+"""The unit of a share of right answers."""
 MINUS = "\N{MINUS SIGN}"
+_ON_CORPORA = ("perplexity", "divergence")
 LONGEST_TEXT = 20_000
 """Characters of one untrusted text that a report shows; a model or a file may give megabytes."""
 
@@ -57,6 +60,16 @@ def stderr_figure(stderr: float, value: float) -> str:
     return f"{stderr:,.{decimals}f}"
 
 
+def score_figure(value: float, unit: str) -> str:
+    """A score's value: '60.0 %' of an accuracy, else four significant digits."""
+    return f"{value * 100:.1f} %" if unit == ACCURACY else figure(value)
+
+
+def score_stderr(stderr: float, value: float, unit: str) -> str:
+    """A score's standard error with as many decimals as `score_figure` gives its value."""
+    return f"{stderr * 100:.1f}" if unit == ACCURACY else stderr_figure(stderr, value)
+
+
 def percent(fraction: float, *, signed: bool = False) -> str:
     """'66.7 %', '4.1 %', '0.53 %'; with a sign in front where `signed`."""
     size = abs(fraction) * 100
@@ -92,6 +105,20 @@ def interval_words(verdict: Verdict, *, signed: bool = False, precise: bool = Fa
     return f"{low}–{high}{suffix}" if plain else f"{low} to {high}{suffix}"
 
 
+def change_words(
+    effect: float, low: float | None, high: float | None, unit: BudgetUnit
+) -> tuple[str, str]:
+    """A change and its interval, signed: ('+3.24 %', '+2.10 to +4.38 %'); '' for no interval."""
+    scale, suffix = _scale(unit)
+    width = None if low is None or high is None else (high - low) * scale
+    decimals = _decimals(effect * scale, width) + 1 if abs(effect * scale) < 10 else 1
+    change = _with_unit(effect * scale, decimals, suffix, signed=True)
+    if low is None or high is None:
+        return change, ""
+    ends = [_with_unit(end * scale, decimals, "", signed=True) for end in (low, high)]
+    return change, f"{ends[0]} to {ends[1]}{suffix}"
+
+
 def effect_unit(gate: Gate) -> BudgetUnit:
     """The unit of a gate's effect: its budget's, or the metric's own for an absolute limit."""
     budget = gate.max_increase or gate.max_decrease
@@ -104,9 +131,14 @@ def budget_words(budget: Budget) -> str:
 
 
 def metric_words(metric: str) -> str:
-    """'perplexity', 'perplexity on wiki' for 'perplexity/wiki'."""
+    """'perplexity', 'perplexity on wiki' for 'perplexity/wiki'; 'blimp/acc', a task's, as it is."""
     kind, _, corpus = metric.partition("/")
-    return f"{kind} on {corpus}" if corpus else kind
+    return f"{kind} on {corpus}" if corpus and kind in _ON_CORPORA else metric
+
+
+def against_words(gate: Gate) -> str:
+    """The gate's reference: a variant's name, or 'the baseline'."""
+    return "the baseline" if gate.against == BASELINE else str(gate.against)
 
 
 def rule_words(gate: Gate) -> str:
@@ -115,11 +147,11 @@ def rule_words(gate: Gate) -> str:
     budget = gate.max_increase or gate.max_decrease
     if budget is not None and budget.amount == 0:
         bound = "higher" if gate.max_increase is not None else "lower"
-        return f"{metric} no {bound} than {gate.against}'s"
+        return f"{metric} no {bound} than {against_words(gate)}'s"
     if gate.max_increase is not None:
-        return f"{metric} at most {budget_words(gate.max_increase)} above {gate.against}"
+        return f"{metric} at most {budget_words(gate.max_increase)} above {against_words(gate)}"
     if gate.max_decrease is not None:
-        return f"{metric} at most {budget_words(gate.max_decrease)} below {gate.against}"
+        return f"{metric} at most {budget_words(gate.max_decrease)} below {against_words(gate)}"
     if gate.minimum is not None:
         return f"{metric} at least {gate.minimum:g}"
     return f"{metric} at most {gate.maximum:g}"

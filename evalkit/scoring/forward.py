@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +24,11 @@ times as fast as 64 MiB there); 256 MiB on a GPU, where each piece costs a few k
 
 
 def score_windows(
-    model: PreTrainedModel, windows: Sequence[Window], *, batch_tokens: int
+    model: PreTrainedModel,
+    windows: Sequence[Window],
+    *,
+    batch_tokens: int,
+    longest_last: bool = False,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """The loss of every target of every window, in nats.
 
@@ -33,6 +39,7 @@ def score_windows(
         model: a causal language model, on its device.
         windows: in any order.
         batch_tokens: positions of a batch, padding included.
+        longest_last: take the batches in the reverse order.
 
     Yields:
         A window's index and its losses, shape (targets,), in the order computed.
@@ -41,20 +48,34 @@ def score_windows(
         ScoringError: a single window does not fit into memory.
     """
     model.eval()
-    todo = sorted(range(len(windows)), key=lambda index: -len(windows[index].inputs))
-    budget = batch_tokens
-    while todo:
-        longest = len(windows[todo[0]].inputs)
-        candidates = todo[: max(1, budget // longest)]
-        size = batch_size([len(windows[index].inputs) for index in candidates], budget)
-        batch = [windows[index] for index in todo[:size]]
-        losses = _try_forward(model, batch)
-        if losses is None:
-            budget = longest * size // 2
-            _free_memory()
+    lengths = [len(window.inputs) for window in windows]
+    batches = _batches(range(len(windows)), lengths, batch_tokens, longest_last=longest_last)
+    while batches:
+        batch = batches.popleft()
+        losses = _try_forward(model, [windows[index] for index in batch])
+        if losses is not None:
+            yield from zip(batch, losses, strict=True)
             continue
-        yield from zip(todo[:size], losses, strict=True)
-        todo = todo[size:]
+        _free_memory()
+        budget = lengths[batch[0]] * len(batch) // 2
+        left = [*batch, *itertools.chain.from_iterable(batches)]
+        batches = _batches(left, lengths, budget, longest_last=longest_last)
+
+
+def _batches(
+    indices: Iterable[int], lengths: Sequence[int], budget: int, *, longest_last: bool
+) -> deque[list[int]]:
+    """Which windows go together, each batch with its longest window first."""
+    rest = sorted(indices, key=lambda index: -lengths[index])
+    batches: deque[list[int]] = deque()
+    while rest:
+        candidates = rest[: max(1, budget // lengths[rest[0]])]
+        size = batch_size([lengths[index] for index in candidates], budget)
+        batches.append(rest[:size])
+        rest = rest[size:]
+    if longest_last:
+        batches.reverse()
+    return batches
 
 
 def _try_forward(

@@ -34,6 +34,7 @@ def score_perplexity(
     max_tokens_per_document: int | None,
     job: str,
     on_progress: OnProgress,
+    longest_last: bool = False,
 ) -> Score:
     """Score a corpus: natural log, log-softmax in float32, sums in float64.
 
@@ -46,6 +47,7 @@ def score_perplexity(
         max_tokens_per_document: cap on the scored tokens of each document (`documents` only).
         job: the job's name, for progress.
         on_progress: told the tokens scored, after every batch.
+        longest_last: take the batches in the reverse order.
 
     Returns:
         The score, with a sum (nats) and a count (tokens) for each document or window.
@@ -61,6 +63,7 @@ def score_perplexity(
         model,
         layout,
         batch_tokens=spec.batch_tokens,
+        longest_last=longest_last,
         on_tokens=lambda done: on_progress(Progress(job, metric, done, layout.n_tokens, "tokens")),
     )
     seconds = time.perf_counter() - started
@@ -139,13 +142,17 @@ def _all_losses(
     layout: Layout,
     *,
     batch_tokens: int,
+    longest_last: bool,
     on_tokens: Callable[[int], None],
 ) -> list[NDArray[np.float32]]:
     """The losses of every window, in the layout's order."""
     losses: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(layout.windows)
     done = 0
     on_tokens(0)
-    for index, loss in score_windows(model, layout.windows, batch_tokens=batch_tokens):
+    batches = score_windows(
+        model, layout.windows, batch_tokens=batch_tokens, longest_last=longest_last
+    )
+    for index, loss in batches:
         if not np.isfinite(loss).all():
             window = layout.windows[index]
             at = int(np.flatnonzero(~np.isfinite(loss))[0])

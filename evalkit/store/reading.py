@@ -17,6 +17,7 @@ from evalkit.records import (
     MetricKind,
     RunRecord,
     Sample,
+    SampleOutcome,
     Score,
     TokenLosses,
     VariantRecord,
@@ -30,6 +31,8 @@ from evalkit.store.blobs import (
     unpack_float64,
     verdict_from_json,
 )
+from evalkit.store.outcomes import read_outcomes
+from evalkit.store.repeats import repeat_rows, repeats_of
 from evalkit.store.results import RunSummary, StoredSamples, StoredScore, StoredTraining
 
 LATEST: Literal["latest"] = "latest"
@@ -108,7 +111,9 @@ def _variants(
     )
     for link in session.scalars(links.order_by(tables.VariantScore.metric)):
         shown[link.variant_id][link.metric] = link.score_id
-    scores = read_scores(session, {id_ for metrics in shown.values() for id_ in metrics.values()})
+    again = repeat_rows(session, [row.id for row in rows])
+    ids = {id_ for metrics in shown.values() for id_ in metrics.values()}
+    scores = read_scores(session, ids | {row.score_id for found in again.values() for row in found})
     return tuple(
         VariantRecord(
             name=row.name,
@@ -118,6 +123,7 @@ def _variants(
             job=None if row.job_id is None else jobs[row.job_id],
             scores={metric: scores[id_] for metric, id_ in shown[row.id].items()},
             samples=_samples(session, row.sample_set_id),
+            repeats=repeats_of(again.get(row.id, ()), scores),
         )
         for row in rows
     )
@@ -146,11 +152,18 @@ def read_scores(session: Session, ids: Iterable[int]) -> dict[int, Score]:
         losses[part.score_id].append(
             TokenLosses(part.unit, tuple(part.tokens), unpack_float32(part.losses))
         )
-    return {row.id: _score(row, units[row.units], tuple(losses[row.id])) for row in rows}
+    outcomes = read_outcomes(session, wanted)
+    return {
+        row.id: _score(row, units[row.units], tuple(losses[row.id]), outcomes.get(row.id, ()))
+        for row in rows
+    }
 
 
 def _score(
-    row: tables.ScoreRow, units: tables.UnitSet, token_losses: tuple[TokenLosses, ...]
+    row: tables.ScoreRow,
+    units: tables.UnitSet,
+    token_losses: tuple[TokenLosses, ...],
+    outcomes: tuple[SampleOutcome, ...],
 ) -> Score:
     ids = tuple(units.ids)
     return Score(
@@ -167,6 +180,7 @@ def _score(
         extra=row.extra,
         comparison=row.comparison,
         token_losses=token_losses,
+        outcomes=outcomes,
     )
 
 
@@ -191,6 +205,19 @@ def find_score(session: Session, reuse_key: str) -> StoredScore | None:
     if row is None:
         return None
     return StoredScore(row.id, row.computed_in, row.metric, row.value, row.stderr, row.extra)
+
+
+def find_scores(session: Session, reuse_key: str) -> dict[str, StoredScore]:
+    """The newest score of each metric that was computed under this key."""
+    rows = session.scalars(
+        sa.select(tables.ScoreRow).filter_by(reuse_key=reuse_key).order_by(tables.ScoreRow.id)
+    )
+    return {
+        row.metric: StoredScore(
+            row.id, row.computed_in, row.metric, row.value, row.stderr, row.extra
+        )
+        for row in rows
+    }
 
 
 def find_samples(session: Session, reuse_key: str) -> StoredSamples | None:

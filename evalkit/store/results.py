@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from evalkit.records import JobRecord, JsonObject, Sample, Score
+from evalkit.records import JobRecord, JsonObject, RepeatKind, Sample, Score
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,21 @@ class VariantResult:
     """Reuse key of `samples`; needed where there are any."""
     reused_samples: int | None = None
     """Generated before: the `StoredSamples.id`."""
+
+
+@dataclass(frozen=True)
+class RepeatResult:
+    """A variant measured once more; written in one transaction."""
+
+    variant: str
+    """The variant of the same run, which is there already."""
+    kind: RepeatKind
+    label: str
+    job: JobRecord
+    scores: Mapping[str, tuple[str, Score]] = field(default_factory=dict)
+    """Computed now: metric to (reuse key, score)."""
+    reused: Mapping[str, int] = field(default_factory=dict)
+    """Computed before: metric to the `StoredScore.id`."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,17 @@ class StoredTraining:
 
 
 @dataclass(frozen=True)
+class StoredDraw:
+    """A training that differs from others of its recipe in the seed alone."""
+
+    run: str
+    """The run that trained."""
+    seed: int
+    content_digest: str
+    """Digest of the adapter it wrote."""
+
+
+@dataclass(frozen=True)
 class RunSummary:
     """One line of a list of runs."""
 
@@ -82,3 +108,19 @@ class RunSummary:
     """Variants whose job is done or reused."""
     verdicts: Mapping[str, int]
     """How many of each verdict."""
+
+
+@dataclass(frozen=True)
+class BaselineSummary:
+    """One line of a list of baselines."""
+
+    suite: str
+    name: str
+    run: str
+    promoted: str
+    """ISO 8601, UTC."""
+    forced: bool
+    current: bool
+    """The newest of its suite and name: what gates are judged by."""
+    variants: int
+    scores: int

@@ -18,20 +18,25 @@ from sqlalchemy.orm import Session
 
 from evalkit.errors import StoreError
 from evalkit.records import (
+    Baseline,
     Gate,
     JobRecord,
     JsonObject,
+    NoiseFloor,
     RunRecord,
     Score,
     VariantRecord,
     Verdict,
 )
-from evalkit.store import reading, tables, writing
+from evalkit.store import baselines, reading, repeats, tables, writing
 from evalkit.store.blobs import gate_json, storable_text
 from evalkit.store.failures import explained
 from evalkit.store.opening import database_url, display, open_engine
 from evalkit.store.results import (
+    BaselineSummary,
+    RepeatResult,
     RunSummary,
+    StoredDraw,
     StoredSamples,
     StoredScore,
     StoredTraining,
@@ -163,11 +168,37 @@ class Store:
             writing.require_run(session, run_id)
             writing.write_variant(session, run_id, result)
 
+    def record_repeat(self, run_id: str, result: RepeatResult) -> None:
+        """Writes one more measurement of a variant that is recorded, in one transaction."""
+        with self._writing() as session:
+            repeats.write_repeat(session, run_id, result)
+
+    def record_noise_floor(self, key: str, floor: NoiseFloor) -> None:
+        """Writes what scoring twice moved; the newest floor of a key counts."""
+        with self._writing() as session:
+            repeats.write_noise_floor(session, key, floor)
+
     def record_verdicts(self, run_id: str, verdicts: Sequence[Verdict]) -> None:
         """Writes what the gates came to, in place of an earlier judgement of this run."""
         with self._writing() as session:
             writing.require_run(session, run_id)
             writing.write_verdicts(session, run_id, verdicts)
+
+    def note_baseline(self, run_id: str, facts: JsonObject) -> None:
+        """Writes into a run's provenance which baseline its gates were judged by."""
+        with self._writing() as session:
+            run = writing.require_run(session, run_id)
+            run.provenance = {**run.provenance, "baseline": facts}
+
+    def promote(self, run_id: str, name: str, *, forced: bool = False) -> Baseline:
+        """Makes a run the baseline of its suite; earlier ones stay as its history."""
+        with self._writing() as session:
+            return baselines.promote(session, run_id, name, forced=forced)
+
+    def import_baseline(self, baseline: Baseline) -> bool:
+        """Makes a baseline from elsewhere the newest; False where it is that already."""
+        with self._writing() as session:
+            return baselines.import_baseline(session, baseline)
 
     def finish_run(self, run_id: str, *, seconds: float, exit_code: int) -> None:
         """Ends a run."""
@@ -183,6 +214,11 @@ class Store:
         with self._reading() as session:
             return reading.find_score(session, reuse_key)
 
+    def find_scores(self, reuse_key: str) -> dict[str, StoredScore]:
+        """The newest score of each metric that was computed under this key."""
+        with self._reading() as session:
+            return reading.find_scores(session, reuse_key)
+
     def find_samples(self, reuse_key: str) -> StoredSamples | None:
         """The newest texts that were generated under this key, or None."""
         with self._reading() as session:
@@ -192,6 +228,16 @@ class Store:
         """The newest training that was done under this key, or None."""
         with self._reading() as session:
             return reading.find_training(session, reuse_key)
+
+    def find_draws(self, family: str) -> tuple[StoredDraw, ...]:
+        """What was trained by one recipe with any seed, by the seed."""
+        with self._reading() as session:
+            return repeats.find_draws(session, family)
+
+    def find_noise_floor(self, key: str) -> NoiseFloor | None:
+        """The newest floor that was measured under this key, or None."""
+        with self._reading() as session:
+            return repeats.find_noise_floor(session, key)
 
     def load_score(self, score_id: int) -> Score:
         """A whole score with its per-unit values.
@@ -221,6 +267,18 @@ class Store:
         """The newest runs, newest first."""
         with self._reading() as session:
             return reading.list_runs(session, limit)
+
+    def find_baseline(
+        self, suite: str, name: str, *, promoted: str | None = None
+    ) -> Baseline | None:
+        """The newest baseline of a suite and a name, or the one promoted at this time."""
+        with self._reading() as session:
+            return baselines.find_baseline(session, suite, name, promoted=promoted)
+
+    def list_baselines(self) -> tuple[BaselineSummary, ...]:
+        """Every baseline there was, newest first."""
+        with self._reading() as session:
+            return baselines.list_baselines(session)
 
     # ------------------------------------------------------------------------- transactions
 

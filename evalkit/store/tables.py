@@ -2,18 +2,21 @@
 
     runs ─┬─ jobs                 one row a training or scoring job
           ├─ variants ─┬─ variant_scores ── scores ─┬─ unit_sets
-          │            └─ sample_sets               └─ token_losses
+          │            ├─ repeats ────────── scores ├─ token_losses
+          │            └─ sample_sets               └─ task_outcomes
           └─ verdicts
+    baselines ─── baseline_scores ─── scores
+    noise_floors
 
 A score belongs to no run: it is found by its `reuse_key`, and `variant_scores` says which variants
-of which runs show it. Deleting a run deletes what hangs on it and leaves scores that others use.
+of which runs show it. Deleting a run deletes what hangs on it and leaves scores that others use. A
+baseline points to scores, not to its run, which may have run elsewhere.
 Per-unit values are little-endian binary, one blob a score. What many scores share (the units, their
 clusters and their counts) is one row of `unit_sets`, keyed by its content.
 
-Later measures are new tables or new rows, never changed ones: a named baseline is a table with a
-key into `runs`; outcomes of single task samples hang on `scores` as `token_losses` do; measures of
-single modules hang on `variants`; a measure of an edge hangs on the variant at its end, since
-`variants.parent` names the other. `metric`, `kind` and `status` are plain text without a
+Later measures are new tables or new rows, never changed ones: measures of single modules hang on
+`variants`; a measure of an edge hangs on the variant at its end, since `variants.parent` names the
+other. `metric`, `kind` and `status` are plain text without a
 constraint, so that a new metric needs no migration.
 """
 
@@ -24,7 +27,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-REVISIONS: Final = ("0001",)
+REVISIONS: Final = ("0001", "0002")
 """Every revision of the schema, oldest first. The last one is what this code reads and writes."""
 
 VERSION_TABLE: Final = "evalkit_schema"
@@ -199,3 +202,92 @@ class VerdictRow(Base):
     gate: Mapped[dict[str, Any]]
     details: Mapped[dict[str, Any]]
     """The verdict's other fields, by their names."""
+
+
+class TaskOutcomes(Base):
+    """What a variant did with every sample of a task, in the order of the score's unit set."""
+
+    __tablename__ = "task_outcomes"
+
+    score_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("scores.id", ondelete="CASCADE"), primary_key=True
+    )
+    golds: Mapped[list[Any]]
+    choices: Mapped[list[Any]]
+    """Null where the best choices tie."""
+    correct: Mapped[list[Any]]
+    """True, false, or null for a metric that is not a hit or a miss."""
+    tied: Mapped[list[Any]]
+    """Indices of the samples with a tie."""
+    lengths: Mapped[list[Any]]
+    """Log-likelihoods of each sample."""
+    log_likelihoods: Mapped[bytes]
+    """Little-endian float64, nats, all samples in a row."""
+
+
+class RepeatRow(Base):
+    """A variant of a run measured once more: scored in other batches, trained with another seed."""
+
+    __tablename__ = "repeats"
+
+    variant_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("variants.id", ondelete="CASCADE"), primary_key=True
+    )
+    label: Mapped[str] = mapped_column(primary_key=True)
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int]
+    kind: Mapped[str] = mapped_column(sa.String(16))
+    score_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("scores.id", ondelete="RESTRICT"), index=True
+    )
+
+
+class NoiseFloorRow(Base):
+    """What scoring the same weights twice moved, found by what it holds for."""
+
+    __tablename__ = "noise_floors"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(sa.String(64), index=True)
+    """Digest of metric, data, protocol and `condition`; the newest row of a key counts."""
+    metric: Mapped[str]
+    floor: Mapped[float]
+    shift: Mapped[float]
+    variant: Mapped[str]
+    run: Mapped[str] = mapped_column(sa.String(32))
+    """A run's id, kept when that run is deleted."""
+    condition: Mapped[dict[str, Any]]
+
+
+class BaselineRow(Base):
+    """A promoted run. Rows are never changed: the newest of a suite and a name is the baseline."""
+
+    __tablename__ = "baselines"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    suite: Mapped[str] = mapped_column(index=True)
+    name: Mapped[str]
+    run: Mapped[str] = mapped_column(sa.String(32))
+    """A run's id, kept when that run is deleted, or from another store."""
+    promoted: Mapped[str] = mapped_column(sa.String(40))
+    """ISO 8601 in UTC."""
+    forced: Mapped[bool]
+    gates: Mapped[list[Any]]
+    provenance: Mapped[dict[str, Any]]
+
+
+class BaselineScore(Base):
+    """Which score a baseline holds for a metric of a variant."""
+
+    __tablename__ = "baseline_scores"
+
+    baseline_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("baselines.id", ondelete="CASCADE"), primary_key=True
+    )
+    variant: Mapped[str] = mapped_column(primary_key=True)
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    score_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("scores.id", ondelete="RESTRICT"), index=True
+    )
+    answers: Mapped[str | None] = mapped_column(sa.String(64))
+    """Digest of a task's outcomes, which an imported score comes without."""

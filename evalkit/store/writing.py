@@ -19,6 +19,7 @@ from evalkit.store.blobs import (
     units_digest,
     verdict_details,
 )
+from evalkit.store.outcomes import write_outcomes
 from evalkit.store.results import VariantResult
 
 
@@ -82,7 +83,7 @@ def write_variant(session: Session, run_id: str, result: VariantResult) -> None:
     session.add(row)
     session.flush()
     known = {
-        metric: _write_score(session, run_id, key, metric, score)
+        metric: write_score(session, run_id, key, metric, score)
         for metric, (key, score) in result.scores.items()
     }
     twice = known.keys() & result.reused.keys()
@@ -123,7 +124,12 @@ def _add_samples(session: Session, run_id: str, key: str, samples: Sequence[Samp
     return row.id
 
 
-def _write_score(session: Session, run_id: str, key: str, metric: str, score: Score) -> int:
+def write_score(session: Session, run_id: str, key: str, metric: str, score: Score) -> int:
+    """Writes a score with its units under its reuse key, and returns its id.
+
+    Raises:
+        StoreError: it is one of another metric.
+    """
     if score.metric != metric:
         raise StoreError(f"a score of {score.metric} was given as one of {metric}")
     row = tables.ScoreRow(
@@ -152,6 +158,7 @@ def _write_score(session: Session, run_id: str, key: str, metric: str, score: Sc
         )
         for position, part in enumerate(score.token_losses)
     )
+    write_outcomes(session, row.id, score)
     return row.id
 
 

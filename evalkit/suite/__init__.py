@@ -5,12 +5,12 @@ from evalkit.suite.metrics import Metrics, PerplexitySpec, SamplesSpec
 from evalkit.suite.specs import (
     AdapterSpec,
     DataSpec,
-    LoraSpec,
     ModelSpec,
     Requires,
-    TrainingSpec,
 )
 from evalkit.suite.suite import Suite, load_suite, suite_from_json
+from evalkit.suite.tasks import TaskSpec
+from evalkit.suite.training import LoraSpec, TrainingSpec
 from evalkit.suite.variants import VariantSpec
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Requires",
     "SamplesSpec",
     "Suite",
+    "TaskSpec",
     "TrainingSpec",
     "VariantSpec",
     "load_suite",

@@ -138,6 +138,8 @@ class Names:
     """The settings of every data set, as written."""
     variants: Sequence[str] = ()
     metrics: Sequence[str] = ()
+    tasks: Sequence[str] = ()
+    """The first parts of the tasks' metrics."""
 
 
 def names_of(info: ValidationInfo) -> Names | None:

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from evalkit.records import Budget, Gate
+from evalkit.records import BASELINE, Budget, Gate
 from evalkit.suite.fields import (
     Found,
     Number,
@@ -30,6 +30,7 @@ from evalkit.suite.fields import (
 )
 from evalkit.suite.metrics import PERPLEXITY
 from evalkit.suite.problems import read_model
+from evalkit.suite.tasks import found_in_task_budget, is_task_metric
 
 _READINGS = ("bits_per_byte", "word_perplexity")
 _BUDGET = re.compile(r"\s*([-+]?[0-9]{1,9}(?:\.[0-9]{1,18})?(?:[eE][-+]?[0-9]{1,3})?)\s*(%|pp)\s*")
@@ -63,7 +64,12 @@ BudgetField = Annotated[Budget | None, BeforeValidator(_budget), PlainSerializer
 
 def _metric(name: str, info: ValidationInfo) -> str:
     names = names_of(info)
-    what = unknown(name, names.metrics, what="metric") if names is not None else None
+    task, _, rest = name.partition("/")
+    if names is None or is_task_metric(name, names.tasks):
+        return name
+    wanted = rest if rest and task not in names.tasks else "acc"
+    examples = [f"{known}/{wanted}" for known in names.tasks]
+    what = unknown(name, [*names.metrics, *examples], what="metric")
     if what is not None and name.rpartition("/")[2] in _READINGS:
         what += "; it comes from the same losses as perplexity: gate that"
     if what is not None:
@@ -79,6 +85,14 @@ def _variant(name: str, info: ValidationInfo) -> str:
     return name
 
 
+def _reference(name: str, info: ValidationInfo) -> str:
+    names = names_of(info)
+    if name == BASELINE or names is None or name in names.variants:
+        return name
+    what = unknown(name, [*names.variants, BASELINE], what="variant")
+    raise wrong(str(what))
+
+
 class GateSpec(Spec):
     """One promise about one metric of one variant. Give exactly one of the four limits."""
 
@@ -86,8 +100,9 @@ class GateSpec(Spec):
     """`perplexity`, or `perplexity/NAME` where the suite names several corpora."""
     variant: Annotated[Text, AfterValidator(_variant)]
     """The variant that promises."""
-    against: Annotated[Text, AfterValidator(_variant)] | None = None
-    """The variant it is compared with, for `max_increase` and `max_decrease`."""
+    against: Annotated[Text, AfterValidator(_reference)] | None = None
+    """The variant it is compared with, for `max_increase` and `max_decrease`; or `baseline`: the
+    same variant of the run that was promoted."""
     max_increase: BudgetField = None
     """How much higher than the reference, for metrics that are better when lower: `1%` of it,
     or a bare number in the metric's unit. Below zero it asks for an improvement."""
@@ -124,14 +139,14 @@ class GateSpec(Spec):
             what = " and ".join(given) or "none"
             return [((), f"give exactly one of {', '.join(limits)}, not {what}")]
         if given[0].startswith("max_") and self.against is None:
-            return [((), f"{given[0]} needs 'against', the variant to compare with")]
+            return [((), f"{given[0]} needs 'against', the variant to compare with, or baseline")]
         if given[0] in ("min", "max") and self.against is not None:
             return [(("against",), f"goes without '{given[0]}', which is a limit of its own")]
         return []
 
     def _found_in_budget(self) -> list[Found]:
         if self.metric.partition("/")[0] != PERPLEXITY:
-            return []
+            return found_in_task_budget(self.metric, self.max_increase, self.max_decrease)
         found: list[Found] = []
         if self.max_decrease is not None:
             found.append((("max_decrease",), "perplexity is better when lower: use max_increase"))

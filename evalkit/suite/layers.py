@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evalkit.errors import Problem, SuiteError, UsageError
-from evalkit.suite.located import Node, Source, read_yaml
+from evalkit.suite.file_names import absolute_paths, is_data_file
+from evalkit.suite.located import Node, Source, read_yaml, text_of
 
-DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".txt")
 MAX_BYTES = 1_000_000
 MAX_LAYERS = 10
 
-_SHORTHANDS = {("data", "*"): "dataset", ("model",): "source"}
+_SHORTHANDS = {("data", "*"): "dataset", ("model",): "source", ("tasks", "*"): "task"}
 """Mappings that may be written as one string, and the key that the string then is."""
 
 _REPLACES = {
@@ -79,7 +79,7 @@ def read_suite_tree(path: Path, *, overrides: Sequence[str] = ()) -> SuiteTree:
     for index, override in enumerate(overrides):
         root = _merge(root, _read_override(override, index=MAX_LAYERS + 1 + index), at=())
         texts.append(f"# --set {override}\n")
-    return SuiteTree(_absolute_paths(root), "\n".join(texts))
+    return SuiteTree(absolute_paths(root), "\n".join(texts))
 
 
 # ----------------------------------------------------------------------------- extends
@@ -171,6 +171,8 @@ def _merge(base: Node, over: Node, *, at: tuple[str, ...]) -> Node:
         base_value = {shorthand: base}
     if shorthand and isinstance(base_value, dict) and isinstance(over_value, str):
         over_value = {shorthand: over}
+    if at == ("tasks",) and isinstance(base_value, list) and isinstance(over_value, dict):
+        base_value = _by_name(base_value)
     if not isinstance(base_value, dict) or not isinstance(over_value, dict):
         return over
     kinds = {_several(base_value), _several(over_value)}
@@ -179,12 +181,23 @@ def _merge(base: Node, over: Node, *, at: tuple[str, ...]) -> Node:
     merged = _drop_replaced(base_value, over_value, at=at)
     for key, value in over_value.items():
         if key not in merged:
-            merged[key] = value
+            # A task that is not there is not added by taking it away.
+            merged |= {} if at == ("tasks",) and value.value is None else {key: value}
         elif value.value is None:
             del merged[key]
         else:
             merged[key] = _merge(merged[key], value, at=(*at, key))
     return dataclasses.replace(base, value=merged)
+
+
+def _by_name(tasks: list[Node]) -> dict[str, Node]:
+    """Tasks of a list as a mapping of names, so that a layer above can change one of them."""
+    named: dict[str, Node] = {}
+    for node in tasks:
+        name = node.at("name") or node.at("task") or node
+        key = str(text_of(name.value)) if not isinstance(name.value, dict | list) else ""
+        named[key] = _without(node, ("name",))
+    return named
 
 
 def _several(perplexity: dict[str, Node]) -> bool | None:
@@ -220,47 +233,3 @@ def _without(node: Node, keys: tuple[str, ...]) -> Node:
         return node
     value = {key: below for key, below in node.value.items() if key not in keys}
     return dataclasses.replace(node, value=value)
-
-
-# ----------------------------------------------------------------------------- file names
-
-
-def is_local(name: object) -> bool:
-    """Whether a name is written as a path on this machine: it starts with `.`, `/` or `~`."""
-    return isinstance(name, str) and name.startswith((".", "/", "~"))
-
-
-def is_data_file(name: object) -> bool:
-    """Whether a data set's name is a file: it is written as a path, or ends as data files do."""
-    if not isinstance(name, str) or name.startswith("builtin:"):
-        return False
-    return is_local(name) or name.lower().endswith(DATA_SUFFIXES)
-
-
-def _absolute_paths(root: Node) -> Node:
-    """Make every file that the suite names absolute, relative to the layer that wrote it."""
-    if not isinstance(root.value, dict):
-        return root
-    value = dict(root.value)
-    if (model := root.at("model")) is not None:
-        value["model"] = _absolute(model, "source", data=False)
-    for section, key in (("data", "dataset"), ("adapters", "from")):
-        below = root.at(section)
-        if below is not None and isinstance(below.value, dict):
-            entries = {
-                name: _absolute(node, key, data=section == "data")
-                for name, node in below.value.items()
-            }
-            value[section] = dataclasses.replace(below, value=entries)
-    return dataclasses.replace(root, value=value)
-
-
-def _absolute(node: Node, key: str, *, data: bool) -> Node:
-    if isinstance(node.value, dict) and key in node.value:
-        leaf = _absolute(node.value[key], "", data=data)
-        return dataclasses.replace(node, value={**node.value, key: leaf})
-    name = node.value
-    if not isinstance(name, str) or not (is_data_file(name) if data else is_local(name)):
-        return node
-    absolute = os.path.normpath(node.folder / os.path.expanduser(name))  # noqa: PTH111
-    return dataclasses.replace(node, value=absolute)

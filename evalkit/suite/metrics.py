@@ -139,7 +139,7 @@ class SamplesSpec(Spec):
 
 
 class Metrics(Spec):
-    """What is measured on every variant: at least one of these."""
+    """What is measured on every variant, beside tasks."""
 
     perplexity: Annotated[
         dict[str, PerplexitySpec],
@@ -150,9 +150,3 @@ class Metrics(Spec):
     is `perplexity/NAME`."""
     samples: SamplesSpec | None = None
     """Texts to generate."""
-
-    @model_validator(mode="after")
-    def _something(self) -> Metrics:
-        if not self.perplexity and self.samples is None:
-            raise wrong("nothing is measured: give perplexity, samples, or both")
-        return self

@@ -7,18 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from evalkit.paths import AdapterMethod, Dtype, did_you_mean
+from evalkit.paths import AdapterMethod, Dtype
 from evalkit.suite.fields import (
     Count,
     DataReference,
     Flag,
     Found,
-    Length,
-    NotNegative,
-    Optimizer,
-    Positive,
-    Scheduler,
-    Seed,
     Spec,
     Text,
     Whole,
@@ -28,6 +22,7 @@ from evalkit.suite.fields import (
     wrong,
 )
 from evalkit.suite.located import text_of
+from evalkit.suite.training import LoraSpec, TrainingSpec
 from evalkit.suite.variants import TrainingPath
 
 
@@ -129,87 +124,6 @@ class DataSpec(Spec):
             found.append(((), "prompt and completion go together: name both columns"))
         if self.messages is not None and (self.prompt or self.completion):
             found.append((("messages",), "goes without prompt and completion"))
-        if found:
-            refuse(found)
-        return self
-
-
-def _target_modules(value: object) -> object:
-    if isinstance(value, list | tuple) and value:
-        return tuple(value)
-    value = text_of(value)
-    if value == "all-linear":
-        return value
-    near = did_you_mean(str(value), ["all-linear"])
-    raise wrong(f"must be all-linear or a list of layers' names, not {shown(value)}{near}")
-
-
-class LoraSpec(Spec):
-    """The shape of a LoRA adapter; the names are PEFT's."""
-
-    r: Count = 16
-    """Rank."""
-    alpha: Positive = 32.0
-    """Scaling: the update is multiplied by alpha / r."""
-    dropout: Annotated[NotNegative, Field(lt=1)] = 0.0
-    """Of the adapter's input, in training."""
-    target_modules: Annotated[
-        Literal["all-linear"] | tuple[Text, ...], BeforeValidator(_target_modules)
-    ] = "all-linear"
-    """`all-linear`, or a list of the names of the layers to adapt."""
-    bias: Literal["none", "all", "lora_only"] = "none"
-    """Which biases are trained."""
-    use_rslora: Flag = False
-    """Scale by alpha / √r instead: rank-stabilised LoRA."""
-    use_dora: Flag = False
-    """Train magnitude and direction apart: weight-decomposed LoRA."""
-
-
-class TrainingSpec(Spec):
-    """How an adapter, or the whole model, is fine-tuned. Give `steps` or `epochs`."""
-
-    method: Literal["lora", "full"] = "lora"
-    """`lora` trains an adapter; `full` every weight of a model that is not quantised."""
-    steps: Count | None = None
-    """Optimizer steps."""
-    epochs: Positive | None = None
-    """Passes over the data."""
-    batch_size: Count = 1
-    """Sequences in one forward pass."""
-    gradient_accumulation: Count = 1
-    """Forward passes in one optimizer step."""
-    gradient_checkpointing: Flag = False
-    """Compute activations again in the backward pass: slower, in less memory."""
-    learning_rate: Positive = 2e-4
-    """At its highest, after the warm-up."""
-    max_length: Length = 1024
-    """Tokens in a sequence."""
-    optimizer: Optimizer = "adamw_torch"
-    """The names are Transformers'."""
-    scheduler: Scheduler = "linear"
-    """How the learning rate goes on after the warm-up; the names are Transformers'."""
-    warmup: NotNegative = 0.0
-    """Under 1 a share of all steps, else a number of steps."""
-    weight_decay: NotNegative = 0.0
-    """Of the optimizer."""
-    max_grad_norm: NotNegative = 1.0
-    """Gradients are scaled down to this norm; 0 leaves them as they are."""
-    packing: Flag = False
-    """Fill every sequence with several documents."""
-    completion_only: Flag = False
-    """Learn completions alone, with prompts as context."""
-    save_steps: Count | None = None
-    """Keep a checkpoint every so many steps."""
-    seed: Seed = 0
-    """Of the adapter's first weights, the order of the data, and dropout."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> TrainingSpec:
-        found: list[Found] = []
-        if (self.steps is None) == (self.epochs is None):
-            found.append(((), "give either steps or epochs"))
-        if self.warmup >= 1 and self.warmup != int(self.warmup):
-            found.append((("warmup",), "must be a share under 1, or a whole number of steps"))
         if found:
             refuse(found)
         return self

@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PlainSerializer, PlainValidator
+from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
 from evalkit.errors import Problem, SuiteError
 from evalkit.paths import DTYPES
 from evalkit.records import Gate, JsonObject
-from evalkit.suite.fields import Found, Key, Name, Names, Prose, Spec
+from evalkit.suite.fields import Found, Key, Name, Names, Prose, Spec, refuse
 from evalkit.suite.gates import gates_json, read_gates
 from evalkit.suite.layers import SuiteTree, read_suite_tree
 from evalkit.suite.metrics import Metrics, perplexity_entries
 from evalkit.suite.problems import keys_at, read_model
 from evalkit.suite.specs import AdapterSpec, DataSpec, ModelSpec, Requires, training_method
+from evalkit.suite.tasks import TaskSpec, read_tasks, task_entries, tasks_json
 from evalkit.suite.variants import VariantSpec, read_variants, variant_entry, variants_json
 
 
@@ -42,8 +43,12 @@ class Suite(Spec):
         tuple[VariantSpec, ...], PlainValidator(read_variants), PlainSerializer(variants_json)
     ]
     """What is scored, in this order: presets by their name, or `NAME: [steps]`."""
-    metrics: Metrics
+    metrics: Metrics = Field(default_factory=Metrics)
     """What is measured on every variant."""
+    tasks: Annotated[
+        tuple[TaskSpec, ...], PlainValidator(read_tasks), PlainSerializer(tasks_json)
+    ] = ()
+    """lm-eval tasks to run on every variant: names, `{task: NAME, ...}`, or a mapping of names."""
     gates: Annotated[tuple[Gate, ...], PlainValidator(read_gates), PlainSerializer(gates_json)] = ()
     """What is promised."""
     text: str = Field(default="", exclude=True)
@@ -51,12 +56,22 @@ class Suite(Spec):
     place: str = Field(default="", exclude=True)
     """The file, as it was given."""
 
+    @model_validator(mode="after")
+    def _measures(self) -> Suite:
+        if not (self.metrics.perplexity or self.metrics.samples or self.tasks):
+            what = "nothing is measured: give perplexity, samples, or both; or 'tasks'"
+            refuse([(("metrics",), what)])
+        return self
+
     def to_json(self) -> JsonObject:
         """Return the suite as JSON: after `extends` and `--set`, with presets written out.
 
         `suite_from_json` reads it back; `text` and the gates' places are not in it.
         """
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        written = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if not self.metrics.perplexity:
+            del written["metrics"]["perplexity"]
+        return written
 
 
 def load_suite(path: Path | str, *, overrides: Sequence[str] = ()) -> Suite:
@@ -76,7 +91,13 @@ def load_suite(path: Path | str, *, overrides: Sequence[str] = ()) -> Suite:
         dataclasses.replace(gate, place=tree.locate(("gates", index)).place)
         for index, gate in enumerate(suite.gates)
     )
-    return suite.model_copy(update={"gates": tuple(gates), "text": tree.text, "place": str(path)})
+    entries = task_entries(tree.root.plain().get("tasks"))
+    tasks = (
+        spec.model_copy(update={"place": tree.locate(("tasks", *where)).place})
+        for spec, (_, _, where) in zip(suite.tasks, entries, strict=True)
+    )
+    update = {"gates": tuple(gates), "tasks": tuple(tasks)}
+    return suite.model_copy(update={**update, "text": tree.text, "place": str(path)})
 
 
 def suite_from_json(obj: Mapping[str, Any], *, place: str) -> Suite:
@@ -128,6 +149,7 @@ def _names(raw: Mapping[str, Any]) -> Names:
         data={name: spec if isinstance(spec, Mapping) else {} for name, spec in _items(data)},
         variants=list(dict.fromkeys(entry[0] for entry in entries if entry is not None)),
         metrics=list(perplexity_entries(perplexity)) if perplexity is not None else [],
+        tasks=[name for name, _, _ in task_entries(raw.get("tasks")) if name],
     )
 
 

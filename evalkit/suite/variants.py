@@ -22,6 +22,7 @@ from evalkit.paths import (
     path_json,
     preset_path,
 )
+from evalkit.records import BASELINE
 from evalkit.suite.fields import Found, Name, Spec, Where, names_of, refuse, shown, wrong
 from evalkit.suite.located import text_of
 from evalkit.suite.problems import read_model
@@ -148,6 +149,9 @@ def read_variants(value: object, info: ValidationInfo) -> tuple[VariantSpec, ...
             found.append(((index,), "must be a preset's name, or one name with its path"))
             continue
         name, path, where = entry
+        if name == BASELINE:
+            what = f"'{BASELINE}' is what gates call the promoted run: name the variant otherwise"
+            found.append(((index,), what))
         if name in (variant.name for variant in variants):
             found.append(((index,), f"there is a variant named '{shown(name)}' already"))
         problems: list[Found] = []

@@ -26,15 +26,27 @@ def check_variant_fits(path: paths.Path, context: BuildContext, memory: int) -> 
     Raises:
         MachineError: says what is needed and what is there.
     """
-    folder = _configuration(context)
-    if folder is not None and context.device_map is None:
-        needed = estimate_bytes(
-            folder,
-            path,
-            effective_dtypes=context.effective_dtypes,
-            trust_remote_code=context.trust_remote_code,
-        )
+    needed = variant_bytes(path, context)
+    if needed is not None:
         _compare(f"{paths.describe(path)} of {context.base.origin}", needed, context, memory)
+
+
+def variant_bytes(path: paths.Path, context: BuildContext) -> int | None:
+    """A variant's estimated peak on one device, in bytes.
+
+    Returns:
+        None where it cannot be told: over several devices, or from a GGUF file that is not
+        converted yet.
+    """
+    folder = _configuration(context)
+    if folder is None or context.device_map is not None:
+        return None
+    return estimate_bytes(
+        folder,
+        path,
+        effective_dtypes=context.effective_dtypes,
+        trust_remote_code=context.trust_remote_code,
+    )
 
 
 def check_any_fits(suite: Suite, folder: Path, machine: Machine) -> None:
@@ -74,12 +86,19 @@ def check_training_fits(spec: AdapterSpec, context: BuildContext, memory: int) -
     Raises:
         MachineError: says what is needed and what is there.
     """
+    needed = training_bytes(spec, context)
+    if needed is not None:
+        _compare(f"training on {context.base.origin}", needed, context, memory)
+
+
+def training_bytes(spec: AdapterSpec, context: BuildContext) -> int | None:
+    """A training's estimated peak on one device, in bytes; None as for `variant_bytes`."""
     folder = _configuration(context)
     if folder is None or context.device_map is not None:
-        return
+        return None
     if spec.on_path is None or spec.training is None:
-        return
-    needed = estimate_training_bytes(
+        return None
+    return estimate_training_bytes(
         folder,
         spec.on_path,
         spec.lora or LoraSpec(),
@@ -87,7 +106,11 @@ def check_training_fits(spec: AdapterSpec, context: BuildContext, memory: int) -
         effective_dtypes=context.effective_dtypes,
         trust_remote_code=context.trust_remote_code,
     )
-    _compare(f"training on {context.base.origin}", needed, context, memory)
+
+
+def is_measurable(context: BuildContext) -> bool:
+    """Whether memory can be estimated: the configuration is there, and one device holds it all."""
+    return _configuration(context) is not None and context.device_map is None
 
 
 def _is_transformers_own(folder: Path) -> bool:

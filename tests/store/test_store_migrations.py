@@ -142,13 +142,13 @@ def test_a_draft_holds_the_difference_to_the_models(
 ) -> None:
     folder = tmp_path / "migrations"
     shutil.copytree(MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    table = sa.Table("baselines", Base.metadata, sa.Column("name", sa.String(), primary_key=True))
+    table = sa.Table("bookmarks", Base.metadata, sa.Column("name", sa.String(), primary_key=True))
     try:
-        draft = draft_migration("add baselines", tmp_path / "scratch.db", folder=folder)
+        draft = draft_migration("add bookmarks", tmp_path / "scratch.db", folder=folder)
     finally:
         Base.metadata.remove(table)
     text = draft.read_text()
     assert draft.parent == folder / "versions"
     assert text.count("create_table(") == 1
-    assert "'baselines'" in text
+    assert "'bookmarks'" in text
     assert f"down_revision = '{REVISIONS[-1]}'" in text

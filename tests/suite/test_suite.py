@@ -131,7 +131,7 @@ def test_digits_with_an_e_are_a_revision_too(load):
         ("metrics.samples.prompts=[]", "metrics.samples.prompts: must not be empty"),
         ("metrics.samples.prompts=hello", "metrics.samples.prompts: must be a list, not hello"),
         ("metrics.perplexity=null", "metrics: nothing is measured"),
-        ("metrics=null", "metrics: missing"),
+        ("metrics=null", "metrics: nothing is measured"),
         ("variants=[]", "variants: must be a list of at least one variant"),
         ("variants=fp16", "variants: must be a list of at least one variant"),
         ("gates=x", "gates: must be a list of gates, not x"),

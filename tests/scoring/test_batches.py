@@ -1,0 +1,77 @@
+"""Batches: the same windows in another order and of another size give the same losses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from evalkit.scoring import forward
+from evalkit.scoring.windows import Window
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from transformers import LlamaForCausalLM
+
+LENGTHS = (40, 7, 33, 64, 21, 64, 12, 50, 9)
+
+
+def windows() -> list[Window]:
+    generator = np.random.default_rng(0)
+    made = []
+    for index, length in enumerate(LENGTHS):
+        ids = generator.integers(3, 320, length + 1).astype(np.int64)
+        made.append(Window(ids[:-1], ids[1:], 0, 0, index))
+    return made
+
+
+def scored(
+    model: LlamaForCausalLM, *, batch_tokens: int, longest_last: bool = False
+) -> tuple[list[int], dict[int, NDArray[np.float32]]]:
+    found = list(
+        forward.score_windows(
+            model, windows(), batch_tokens=batch_tokens, longest_last=longest_last
+        )
+    )
+    return [index for index, _ in found], dict(found)
+
+
+def test_longest_last_takes_the_same_batches_from_behind(tiny_model: LlamaForCausalLM) -> None:
+    order, first = scored(tiny_model, batch_tokens=128)
+    turned, second = scored(tiny_model, batch_tokens=128, longest_last=True)
+    assert LENGTHS[order[0]] == LENGTHS[turned[-1]] == 64
+    assert LENGTHS[turned[0]] < 30
+    assert sorted(order) == sorted(turned) == list(range(len(LENGTHS)))
+    for index in order:
+        assert first[index].tobytes() == second[index].tobytes()
+
+
+def test_smaller_batches_move_next_to_nothing_in_float32(tiny_model: LlamaForCausalLM) -> None:
+    _, first = scored(tiny_model, batch_tokens=512)
+    _, second = scored(tiny_model, batch_tokens=64, longest_last=True)
+    for index, losses in first.items():
+        np.testing.assert_allclose(losses, second[index], rtol=0, atol=2e-5)
+
+
+def test_out_of_memory_makes_smaller_batches_in_either_order(
+    tiny_model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = forward.forward_losses
+
+    def small_memory(model: LlamaForCausalLM, batch: list[Window]) -> list[NDArray[np.float32]]:
+        sizes.append(len(batch) * max(len(window.inputs) for window in batch))
+        if sizes[-1] > 100:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
+        return real(model, batch)
+
+    _, wanted = scored(tiny_model, batch_tokens=64)
+    monkeypatch.setattr(forward, "forward_losses", small_memory)
+    for longest_last in (False, True):
+        sizes.clear()
+        order, found = scored(tiny_model, batch_tokens=512, longest_last=longest_last)
+        assert max(sizes) > 100
+        assert sorted(order) == list(range(len(LENGTHS)))
+        for index, losses in found.items():
+            np.testing.assert_allclose(losses, wanted[index], rtol=0, atol=2e-5)
