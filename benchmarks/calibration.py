@@ -1,6 +1,6 @@
 """How often the verdicts are wrong, by simulation: the tables of docs/statistics.md.
 
-    python benchmarks/calibration.py                       # small: about a minute
+    python benchmarks/calibration.py                       # small: about two minutes
     python benchmarks/calibration.py --replicates 2000 --db STORE --run RUN   # the published tables
 
 Everything is judged by `evalkit.gates.judge`, from scores as a run would hold them. Documents are
