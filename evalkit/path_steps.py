@@ -5,19 +5,52 @@ Pure: no I/O, no torch.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, cast
 
 from evalkit.errors import UsageError
+from evalkit.path_quantize import (
+    DTYPES,
+    QUANT_TYPES,
+    Dtype,
+    Quantize,
+    QuantType,
+    describe_quantize,
+    did_you_mean,
+    one_of,
+    quantize_json,
+    read_quantize,
+)
 
-Dtype = Literal["fp32", "bf16", "fp16", "auto"]
-QuantType = Literal["nf4", "fp4", "int8"]
-AdapterMethod = Literal["lora", "full"]
+__all__ = [
+    "DTYPES",
+    "QUANT_TYPES",
+    "VERBS",
+    "AdapterMethod",
+    "Attach",
+    "Dequantize",
+    "Dtype",
+    "Load",
+    "Merge",
+    "Path",
+    "PathError",
+    "QuantType",
+    "Quantize",
+    "Step",
+    "StepProblem",
+    "describe",
+    "did_you_mean",
+    "normalise",
+    "path_from_json",
+    "path_json",
+    "step_json",
+]
 
-DTYPES: tuple[str, ...] = get_args(Dtype)
-QUANT_TYPES: tuple[str, ...] = get_args(QuantType)
+AdapterMethod = Literal["lora", "qa-lora", "loftq", "pissa", "full", "ready"]
+"""What an adapter is, as far as a path must know. "full" is a whole fine-tuned model; of a
+"ready" one, taken from somewhere, the rest is seen when it is attached."""
+
 VERBS = ("load", "quantize", "dequantize", "attach", "merge")
 
 
@@ -26,19 +59,6 @@ class Load:
     """Read the base weights in `dtype`; "auto" is the checkpoint's own."""
 
     dtype: Dtype
-
-
-@dataclass(frozen=True)
-class Quantize:
-    """Store the linear layers' weights in few bits, with bitsandbytes."""
-
-    type: QuantType
-    double_quant: bool
-    """Quantise the block scales too (nf4 and fp4)."""
-    compute_dtype: Dtype | None
-    """What matrix products run in; never None in a normalised path."""
-    skip_modules: tuple[str, ...] = ()
-    """Names of modules that stay in the load dtype."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +104,6 @@ class PathError(UsageError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return " (did you mean 'x'?)" for the nearest of `known`, or "" when none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" (did you mean '{near[0]}'?)" if near else ""
-
-
 # ----------------------------------------------------------------------------- normal form
 
 
@@ -130,11 +144,11 @@ def normalise(raw: Sequence[object], *, dtype: str) -> Path:
 def _read_step(item: object, *, load: str) -> Step:
     verb, argument = _verb_and_argument(item)
     if verb == "load":
-        return Load(cast(Dtype, _one_of(argument, DTYPES, "load")))
+        return Load(cast(Dtype, one_of(argument, DTYPES, "load")))
     if verb == "quantize":
-        return _read_quantize(argument, load=load)
+        return read_quantize(argument, load=load)
     if verb == "dequantize":
-        dtype = load if argument is None else _one_of(argument, DTYPES, "dequantize")
+        dtype = load if argument is None else one_of(argument, DTYPES, "dequantize")
         return Dequantize(cast(Dtype, dtype))
     if verb == "attach":
         if not isinstance(argument, str) or not argument:
@@ -162,46 +176,6 @@ def _verb_and_argument(item: object) -> tuple[str, object]:
     return str(verb), argument
 
 
-def _one_of(value: object, allowed: Sequence[str], what: str) -> str:
-    if isinstance(value, str) and value in allowed:
-        return value
-    names = ", ".join(allowed)
-    if value is None:
-        raise ValueError(f"{what} needs an argument (allowed: {names})")
-    near = did_you_mean(str(value), allowed)
-    raise ValueError(f"{what} cannot be '{value}'{near} (allowed: {names})")
-
-
-_QUANTIZE_KEYS = ("type", "double_quant", "compute_dtype", "skip_modules")
-
-
-def _read_quantize(argument: object, *, load: str) -> Quantize:
-    fields: Mapping[Any, Any] = argument if isinstance(argument, Mapping) else {"type": argument}
-    for key in fields:
-        if key == "block_size":
-            raise ValueError("block_size cannot be set: transformers hands none to bitsandbytes")
-        if key not in _QUANTIZE_KEYS:
-            near = did_you_mean(str(key), _QUANTIZE_KEYS)
-            raise ValueError(f"unknown key '{key}'{near} (allowed: {', '.join(_QUANTIZE_KEYS)})")
-    kind = cast(QuantType, _one_of(fields.get("type"), QUANT_TYPES, "quantize"))
-    double = fields.get("double_quant")
-    if double is not None and not isinstance(double, bool):
-        raise ValueError(f"double_quant is true or false, not '{double}'")
-    compute = fields.get("compute_dtype")
-    compute = load if compute is None else _one_of(compute, DTYPES, "compute_dtype")
-    if kind == "int8" and (double or compute != load):
-        raise ValueError("int8 has no double quantisation, and computes in the load dtype")
-    skip = fields.get("skip_modules") or ()
-    if not isinstance(skip, list | tuple) or not all(isinstance(n, str) and n for n in skip):
-        raise ValueError("skip_modules is a list of module names")
-    return Quantize(
-        type=kind,
-        double_quant=kind != "int8" if double is None else double,
-        compute_dtype=cast(Dtype, compute),
-        skip_modules=tuple(skip),
-    )
-
-
 # ----------------------------------------------------------------------------- writing
 
 
@@ -215,23 +189,12 @@ def step_json(step: Step, *, load: str | None = None) -> dict[str, Any]:
     if isinstance(step, Load):
         return {"load": step.dtype}
     if isinstance(step, Quantize):
-        return {"quantize": _quantize_json(step, load=load)}
+        return {"quantize": quantize_json(step, load=load)}
     if isinstance(step, Dequantize):
         return {"dequantize": step.dtype}
     if isinstance(step, Attach):
         return {"attach": step.adapter}
     return {"merge": True}
-
-
-def _quantize_json(step: Quantize, *, load: str | None) -> str | dict[str, Any]:
-    fields: dict[str, Any] = {"type": step.type}
-    if step.double_quant != (step.type != "int8"):
-        fields["double_quant"] = step.double_quant
-    if step.compute_dtype not in (None, load):
-        fields["compute_dtype"] = step.compute_dtype
-    if step.skip_modules:
-        fields["skip_modules"] = list(step.skip_modules)
-    return fields if len(fields) > 1 else step.type
 
 
 def path_json(path: Path) -> tuple[dict[str, Any], ...]:
@@ -264,11 +227,4 @@ def _describe(step: Step, *, load: str | None) -> str:
         return f"attach {step.adapter}"
     if isinstance(step, Merge):
         return "merge"
-    notes = []
-    if not step.double_quant and step.type != "int8":
-        notes.append("no double quantisation")
-    if load is not None and step.compute_dtype not in (None, load):
-        notes.append(f"computes in {step.compute_dtype}")
-    if step.skip_modules:
-        notes.append(f"without {' '.join(step.skip_modules)}")
-    return f"quantise {step.type}" + (f" ({', '.join(notes)})" if notes else "")
+    return describe_quantize(step, load=load)

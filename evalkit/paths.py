@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from evalkit.path_checks import check
 from evalkit.path_steps import (
     DTYPES,
     QUANT_TYPES,
@@ -132,78 +133,6 @@ def _as_yaml(step: object) -> str:
     if isinstance(step, dict):
         return ", ".join(f"{verb}: {argument}" for verb, argument in step.items())
     return str(step)
-
-
-# ----------------------------------------------------------------------------- legality
-
-
-def check(path: Path, *, adapters: Mapping[str, AdapterMethod]) -> list[StepProblem]:
-    """Return everything that makes a normalised path illegal, in the order of its steps.
-
-    Args:
-        path: a normalised path.
-        adapters: the method of each of the suite's adapters. "full" is a whole fine-tuned model:
-            attaching it replaces the weights, so it only goes directly on loaded ones.
-    """
-    problems: list[StepProblem] = []
-    quantised: str | None = None
-    attached: list[str] = []
-    for index, step in enumerate(path):
-        what = _illegal(step, index=index, quantised=quantised, attached=attached)
-        if what is None and isinstance(step, Attach):
-            what = _illegal_attach(step, path[:index], attached=attached, adapters=adapters)
-        if what is not None:
-            problems.append(StepProblem(index, what))
-        # The state moves on as if the step were legal: one mistake gives one message.
-        if isinstance(step, Quantize):
-            quantised, attached = step.type, []
-        elif isinstance(step, Dequantize):
-            quantised, attached = None, []
-        elif isinstance(step, Attach):
-            attached = [*attached, step.adapter]
-        elif isinstance(step, Merge):
-            attached = []
-    return problems
-
-
-def _illegal(step: Step, *, index: int, quantised: str | None, attached: list[str]) -> str | None:
-    if isinstance(step, Load):
-        return None if index == 0 else "load comes first: a path reads its weights once"
-    if index == 0:
-        return f"a path starts with load, not with {describe([step])}"
-    if isinstance(step, Quantize | Dequantize) and attached:
-        return (
-            f"{_verb(step)} with '{attached[-1]}' attached: after attach a path ends, attaches "
-            "another, or merges (put 'merge' before this step)"
-        )
-    if isinstance(step, Quantize) and quantised:
-        return f"the weights are {quantised} already: put 'dequantize' before this step"
-    if isinstance(step, Dequantize) and not quantised:
-        return "dequantize of weights that are not quantised: put 'quantize' before this step"
-    if isinstance(step, Merge) and not attached:
-        return "merge with nothing attached: put 'attach' before this step"
-    return None
-
-
-def _illegal_attach(
-    step: Attach, before: Path, *, attached: list[str], adapters: Mapping[str, AdapterMethod]
-) -> str | None:
-    if step.adapter not in adapters:
-        near = did_you_mean(step.adapter, adapters)
-        names = ", ".join(adapters) or "the suite has none"
-        return f"unknown adapter '{step.adapter}'{near} (allowed: {names})"
-    if step.adapter in attached:
-        return f"'{step.adapter}' is attached already"
-    if adapters[step.adapter] == "full" and len(before) != 1:
-        return (
-            f"'{step.adapter}' is a fully fine-tuned model (method: full) and replaces the "
-            "weights: attach it directly after load"
-        )
-    return None
-
-
-def _verb(step: Step) -> str:
-    return type(step).__name__.lower()
 
 
 # ----------------------------------------------------------------------------- variant graph

@@ -75,7 +75,7 @@ def test_a_mapping_sets_every_field_of_quantize():
         ("nf4", "unknown step 'nf4' (did you mean 'quantize: nf4'?)"),
         ("fp16", "unknown step 'fp16' (did you mean 'load: fp16'?)"),
         ({"load": "fp15"}, "load cannot be 'fp15' (did you mean 'fp16'?)"),
-        ("quantize", "quantize needs an argument (allowed: nf4, fp4, int8)"),
+        ("quantize", "quantize needs an argument (allowed: nf4, fp4, int8, group4, torchao-int8)"),
         ({"quantize": "nf5"}, "quantize cannot be 'nf5' (did you mean 'nf4'?)"),
         ({"quantize": {"type": "nf4", "duble_quant": True}}, "did you mean 'double_quant'?"),
         ({"quantize": {"type": "nf4", "block_size": 128}}, "block_size cannot be set"),
@@ -314,3 +314,94 @@ def test_two_names_of_one_path_are_no_ancestors_of_each_other():
     variants = VariantGraph({"one": path, "two": path})
     assert variants.nearest_ancestor("one") is None
     assert variants.nearest_ancestor("two") is None
+
+
+# --- group4, and adapters that need their own kind of weights
+
+GROUP4 = {"quantize": "group4"}
+KINDS = {"lora": "lora", "qa": "qa-lora", "q": "loftq", "p": "pissa", "r": "ready", "f": "full"}
+
+
+def test_group4_has_a_group_size_and_no_double_quantisation():
+    step = path_of(GROUP4)[1]
+    assert step == Quantize("group4", double_quant=False, compute_dtype="fp16", group_size=64)
+    raw = {"type": "group4", "group_size": 32, "optimize": "hqq", "compute_dtype": "fp32"}
+    path = path_of({"quantize": raw})
+    assert (path[1].group_size, path[1].optimize) == (32, "hqq")
+    assert path_from_json(json.loads(json.dumps(path_json(path)))) == path
+    assert path_json(path_of(GROUP4))[1] == {"quantize": {"type": "group4", "group_size": 64}}
+    assert describe(path) == (
+        "load fp16, quantise group4 (groups of 32, optimised by hqq, computes in fp32)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"type": "group4", "group_size": 63}, "group_size is an even number of weights from 2"),
+        ({"type": "group4", "group_size": True}, "group_size is an even number"),
+        ({"type": "group4", "double_quant": True}, "group4 has no double quantisation"),
+        ({"type": "group4", "optimize": "hqqq"}, "did you mean 'hqq'?"),
+        ({"type": "nf4", "group_size": 64}, "group_size goes with group4, not with nf4"),
+        ({"type": "nf4", "optimize": "hqq"}, "optimize goes with group4, not with nf4"),
+        ("hqq", "write quantize: {type: group4, optimize: hqq}"),
+        ("quanto-int8", "merge into quanto's weights does nothing"),
+        ("torchao-int4", "only torchao-int8 is here"),
+        ({"type": "torchao-int8", "double_quant": True}, "has no double quantisation"),
+        ("gptq", "pip install gptqmodel"),
+        ("AWQ", "pip install autoawq"),
+    ],
+)
+def test_a_quantisation_that_cannot_be_says_why(fields, message):
+    with pytest.raises(PathError) as error:
+        path_of({"quantize": fields})
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        [GROUP4, {"attach": "qa"}],
+        [GROUP4, {"attach": "qa"}, "merge"],
+        [GROUP4, {"attach": "qa"}, "merge", {"attach": "qa"}],
+        [GROUP4, {"attach": "qa"}, "merge", "dequantize"],
+        [GROUP4, {"attach": "qa"}, "merge", "dequantize", {"attach": "lora"}, "merge", GROUP4],
+        [GROUP4, {"attach": "lora"}],
+        [GROUP4, "dequantize", {"attach": "lora"}, "merge", GROUP4],
+        [{"attach": "lora"}, "merge", GROUP4, {"attach": "qa"}, "merge"],
+        [GROUP4, {"attach": "r"}, "merge"],
+        [{"quantize": "nf4"}, {"attach": "q"}, "merge"],
+        [{"quantize": "nf4"}, "dequantize", {"attach": "q"}, "merge", {"quantize": "nf4"}],
+        [{"attach": "p"}, "merge", {"quantize": "nf4"}],
+        [{"quantize": "nf4"}, {"attach": "lora"}, {"attach": "p"}],
+    ],
+    ids=str,
+)
+def test_legal_paths_of_every_kind_of_adapter(raw):
+    assert problems_of(*raw, adapters=KINDS) == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ([GROUP4, {"attach": "lora"}, "merge"], "step 3: 'lora' cannot be merged into group4"),
+        (
+            [GROUP4, {"attach": "qa"}, {"attach": "lora"}, "merge"],
+            "step 4: 'lora' cannot be merged into group4",
+        ),
+        ([{"attach": "qa"}], "step 1: 'qa' is a QA-LoRA adapter, and the weights are not quant"),
+        ([{"quantize": "nf4"}, {"attach": "qa"}], "step 2: 'qa' is a QA-LoRA adapter, and the wei"),
+        ([GROUP4, "dequantize", {"attach": "qa"}], "step 3: 'qa' is a QA-LoRA adapter"),
+        ([GROUP4, {"quantize": "nf4"}], "step 2: the weights are group4 already"),
+        ([GROUP4, {"attach": "qa"}, "dequantize"], "step 3: dequantize with 'qa' attached"),
+        ([{"attach": "q"}], "step 1: 'q' was initialised by LoftQ with what quantising lost"),
+        ([{"attach": "p"}, {"attach": "p2"}], "step 2: 'p' and 'p2' were initialised by PiSSA"),
+        ([{"attach": "p"}, "merge", {"attach": "p"}], "step 3: 'p' and 'p' were initialised by"),
+        ([{"attach": "f"}, {"attach": "p"}], "step 2: 'p' was initialised by PiSSA and needs"),
+    ],
+    ids=str,
+)
+def test_illegal_paths_of_every_kind_of_adapter(raw, message):
+    problems = problems_of(*raw, adapters={**KINDS, "p2": "pissa"})
+    assert len(problems) == 1
+    assert problems[0].startswith(message)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import gc
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import ScoringError
+from evalkit.scoring.pairs import pair_logits, reads_pairs
 from evalkit.scoring.windows import Window, batch_size
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+Measured = TypeVar("Measured")
 
 PIECE = {"cpu": 2**20, "cuda": 2**26}
 """Logits taken to float32 at once, never all of them: 4 MiB, which stay in a CPU's cache (three
@@ -32,11 +35,8 @@ def score_windows(
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """The loss of every target of every window, in nats.
 
-    Windows are batched by length, the longest first. Out of memory halves the batch, for the
-    rest of the windows too. The model is left in eval mode.
-
     Args:
-        model: a causal language model, on its device.
+        model: a causal language model, on its device; left in eval mode.
         windows: in any order.
         batch_tokens: positions of a batch, padding included.
         longest_last: take the batches in the reverse order.
@@ -48,13 +48,45 @@ def score_windows(
         ScoringError: a single window does not fit into memory.
     """
     model.eval()
+    yield from measure_windows(
+        windows,
+        lambda batch: forward_losses(model, [windows[index] for index in batch]),
+        batch_tokens=batch_tokens,
+        longest_last=longest_last,
+    )
+
+
+def measure_windows(
+    windows: Sequence[Window],
+    measure: Callable[[Sequence[int]], Sequence[Measured]],
+    *,
+    batch_tokens: int,
+    longest_last: bool = False,
+) -> Iterator[tuple[int, Measured]]:
+    """Measures every window, in batches by length, the longest first.
+
+    Out of memory halves the batch, for the rest of the windows too.
+
+    Args:
+        windows: in any order.
+        measure: gives one result for each window of a batch, which it is told by their indices.
+            May be asked for a window again, after it ran out of memory.
+        batch_tokens: positions of a batch, padding included.
+        longest_last: take the batches in the reverse order.
+
+    Yields:
+        A window's index and its result, in the order computed.
+
+    Raises:
+        ScoringError: a single window does not fit into memory.
+    """
     lengths = [len(window.inputs) for window in windows]
     batches = _batches(range(len(windows)), lengths, batch_tokens, longest_last=longest_last)
     while batches:
         batch = batches.popleft()
-        losses = _try_forward(model, [windows[index] for index in batch])
-        if losses is not None:
-            yield from zip(batch, losses, strict=True)
+        results = _try(measure, batch, lengths)
+        if results is not None:
+            yield from zip(batch, results, strict=True)
             continue
         _free_memory()
         budget = lengths[batch[0]] * len(batch) // 2
@@ -78,18 +110,20 @@ def _batches(
     return batches
 
 
-def _try_forward(
-    model: PreTrainedModel, batch: Sequence[Window]
-) -> list[NDArray[np.float32]] | None:
-    """The losses of a batch, or None when it was too large for memory."""
+def _try(
+    measure: Callable[[Sequence[int]], Sequence[Measured]],
+    batch: Sequence[int],
+    lengths: Sequence[int],
+) -> Sequence[Measured] | None:
+    """The results of a batch, or None when it was too large for memory."""
     try:
-        return forward_losses(model, batch)
+        return measure(batch)
     except RuntimeError as error:
         if not _out_of_memory(error):
             raise
         if len(batch) == 1:
             raise ScoringError(
-                f"out of memory on a single window of {len(batch[0].inputs)} tokens; "
+                f"out of memory on a single window of {lengths[batch[0]]} tokens; "
                 f"set a smaller max_length ({_first_line(error)})"
             ) from error
     return None
@@ -102,6 +136,21 @@ def forward_losses(model: PreTrainedModel, batch: Sequence[Window]) -> list[NDAr
     """
     import torch
 
+    return [
+        _cross_entropy(rows, torch.from_numpy(window.targets))
+        for rows, window in zip(forward_logits(model, batch), batch, strict=True)
+    ]
+
+
+def forward_logits(model: PreTrainedModel, batch: Sequence[Window]) -> list[torch.Tensor]:
+    """One forward pass, right-padded: for each window the logits (targets, vocabulary).
+
+    They are views of one tensor, in the model's dtype, on its device.
+    """
+    import torch
+
+    if reads_pairs(model):
+        return pair_logits(model, batch)
     # Not inference_mode: what a layer caches in its first forward must still be usable by a
     # merge, or by training, afterwards.
     with torch.no_grad():
@@ -112,12 +161,10 @@ def forward_losses(model: PreTrainedModel, batch: Sequence[Window]) -> list[NDAr
             attention_mask=None if mask is None else mask.to(device),
             use_cache=False,
         ).logits
-        losses = []
-        for row, window in enumerate(batch):
-            stop = len(window.inputs)
-            rows = logits[row, stop - len(window.targets) : stop]
-            losses.append(_cross_entropy(rows, torch.from_numpy(window.targets)))
-        return losses
+    return [
+        logits[row, len(window.inputs) - len(window.targets) : len(window.inputs)]
+        for row, window in enumerate(batch)
+    ]
 
 
 def _padded(batch: Sequence[Window]) -> tuple[torch.Tensor, torch.Tensor | None]:

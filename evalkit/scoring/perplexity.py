@@ -13,6 +13,7 @@ from evalkit.errors import ScoringError
 from evalkit.records import Corpus, OnProgress, Progress, Score, TokenLosses
 from evalkit.scoring.forward import score_windows
 from evalkit.scoring.layout import Layout, plan_layout, stride
+from evalkit.scoring.pairs import plan_pairs, reads_pairs
 from evalkit.scoring.tokens import tokenizer_digest
 from evalkit.scoring.windows import Window
 from evalkit.statistics import ratio_standard_error
@@ -39,7 +40,8 @@ def score_perplexity(
     """Score a corpus: natural log, log-softmax in float32, sums in float64.
 
     Args:
-        model: a causal language model on its device; left in eval mode.
+        model: a language model on its device; left in eval mode. One with an encoder and a decoder
+            is scored on completions given their prompts.
         tokenizer: the model's.
         corpus: the documents.
         spec: protocol, lengths, caps.
@@ -56,8 +58,9 @@ def score_perplexity(
         DataError: the corpus cannot be scored this way (no full chunk, no completion, ...).
         ScoringError: a loss that is not finite, or a window that fits neither memory nor model.
     """
-    layout = plan_layout(tokenizer, corpus, spec, max_tokens_per_document)
-    _check_fit(model, layout, spec.max_length)
+    plan = plan_pairs if reads_pairs(model) else plan_layout
+    layout = plan(tokenizer, corpus, spec, max_tokens_per_document)
+    check_fit(model, layout, spec.max_length)
     started = time.perf_counter()
     losses = _all_losses(
         model,
@@ -117,7 +120,7 @@ def comparison(
     return shared
 
 
-def _check_fit(model: PreTrainedModel, layout: Layout, max_length: int) -> None:
+def check_fit(model: PreTrainedModel, layout: Layout, max_length: int) -> None:
     """Refuse what would end in an index error, or in numbers from positions never trained."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(len(window.inputs) for window in layout.windows)

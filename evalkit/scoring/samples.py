@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from evalkit.errors import ScoringError
 from evalkit.records import OnProgress, Progress, Sample
+from evalkit.scoring.pairs import greedy_answer, reads_pairs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -44,7 +45,8 @@ def generate_samples(
         on_progress(Progress(job, PHASE, number, len(spec.prompts)))
         ids = list(tokenizer(prompt)["input_ids"])
         _check_fit(model, prompt, ids, spec.max_new_tokens)
-        new = greedy_tokens(model, ids, stops=stops, limit=spec.max_new_tokens)
+        write = greedy_answer if reads_pairs(model) else greedy_tokens
+        new = write(model, ids, stops=stops, limit=spec.max_new_tokens)
         text = str(tokenizer.decode(new, skip_special_tokens=True))
         samples.append(Sample(prompt, text, tuple(str(tokenizer.decode([t])) for t in new)))
     on_progress(Progress(job, PHASE, len(spec.prompts), len(spec.prompts)))

@@ -1,6 +1,7 @@
 """The suite: the YAML that says which weights become what you deploy, and what is checked."""
 
 from evalkit.suite.gates import GateSpec
+from evalkit.suite.lora import LoraSpec
 from evalkit.suite.metrics import Metrics, PerplexitySpec, SamplesSpec
 from evalkit.suite.specs import (
     AdapterSpec,
@@ -10,7 +11,7 @@ from evalkit.suite.specs import (
 )
 from evalkit.suite.suite import Suite, load_suite, suite_from_json
 from evalkit.suite.tasks import TaskSpec
-from evalkit.suite.training import LoraSpec, TrainingSpec
+from evalkit.suite.training import TrainingSpec
 from evalkit.suite.variants import VariantSpec
 
 __all__ = [

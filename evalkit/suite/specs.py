@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from evalkit.paths import AdapterMethod, Dtype
+from evalkit.paths import AdapterMethod, Dtype, Quantize
 from evalkit.suite.fields import (
     Count,
     DataReference,
@@ -22,7 +22,8 @@ from evalkit.suite.fields import (
     wrong,
 )
 from evalkit.suite.located import text_of
-from evalkit.suite.training import LoraSpec, TrainingSpec
+from evalkit.suite.lora import LoraSpec
+from evalkit.suite.training import TrainingSpec
 from evalkit.suite.variants import TrainingPath
 
 
@@ -148,8 +149,12 @@ class AdapterSpec(Spec):
 
     @property
     def method(self) -> AdapterMethod:
-        """How it came to be: "full" is a whole fine-tuned model, "lora" an adapter."""
-        return self.training.method if self.training is not None else "lora"
+        """What it is, as far as a path must know: see `evalkit.path_steps.AdapterMethod`."""
+        if self.from_ is not None:
+            return "ready"
+        if self.training is not None and self.training.method == "full":
+            return "full"
+        return _lora_kind(self.lora.flavour, self.lora.init) if self.lora else "lora"
 
     @model_validator(mode="before")
     @classmethod
@@ -189,6 +194,11 @@ class AdapterSpec(Spec):
             found.append((("lora",), "goes without 'method: full', which trains every weight"))
         if self.method == "full" and self.on_path is not None and len(self.on_path) > 1:
             found.append((("on",), "'method: full' needs 16- or 32-bit weights, as in 'on: fp16'"))
+        last = self.on_path[-1] if self.on_path else None
+        if self.method == "qa-lora" and not (isinstance(last, Quantize) and last.type == "group4"):
+            found.append((("on",), "'flavour: qa-lora' needs group4 weights, as in 'on: group4'"))
+        if self.method == "loftq" and not isinstance(last, Quantize):
+            found.append((("on",), "'init: loftq' needs quantised weights, as in 'on: nf4'"))
         return found
 
     def _found_in_data(self, data: Any) -> list[Found]:
@@ -201,9 +211,26 @@ class AdapterSpec(Spec):
 
 
 def training_method(adapter: object) -> AdapterMethod:
-    """Return the method of an adapter as a suite writes it, "lora" where it does not say."""
-    training = adapter.get("training") if isinstance(adapter, dict) else None
+    """Return what an adapter is, as a suite writes it: "lora" where it does not say."""
+    if isinstance(adapter, AdapterSpec):
+        return adapter.method
+    if not isinstance(adapter, dict):
+        return "lora"
+    if adapter.get("from") or adapter.get("from_"):
+        return "ready"
+    training, lora = adapter.get("training"), adapter.get("lora")
     if isinstance(training, TrainingSpec):
-        return training.method
-    full = isinstance(training, dict) and training.get("method") == "full"
-    return "full" if full else "lora"
+        training = {"method": training.method}
+    if isinstance(training, dict) and training.get("method") == "full":
+        return "full"
+    if isinstance(lora, LoraSpec):
+        return _lora_kind(lora.flavour, lora.init)
+    return _lora_kind(lora.get("flavour"), lora.get("init")) if isinstance(lora, dict) else "lora"
+
+
+def _lora_kind(flavour: object, init: object) -> AdapterMethod:
+    if flavour == "qa-lora":
+        return "qa-lora"
+    if init == "pissa" or init == "loftq":
+        return init
+    return "lora"

@@ -1,12 +1,11 @@
-"""How an adapter is shaped and trained: each key, its meaning and its default."""
+"""How an adapter is trained: each key, its meaning and its default."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, model_validator
 
-from evalkit.paths import did_you_mean
 from evalkit.suite.fields import (
     Count,
     Flag,
@@ -18,12 +17,9 @@ from evalkit.suite.fields import (
     Scheduler,
     Seed,
     Spec,
-    Text,
     refuse,
-    shown,
     wrong,
 )
-from evalkit.suite.located import text_of
 
 
 def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -37,37 +33,6 @@ def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 Seeds = Annotated[tuple[Seed, ...], AfterValidator(_distinct)]
 """Seeds, each a training of its own."""
-
-
-def _target_modules(value: object) -> object:
-    if isinstance(value, list | tuple) and value:
-        return tuple(value)
-    value = text_of(value)
-    if value == "all-linear":
-        return value
-    near = did_you_mean(str(value), ["all-linear"])
-    raise wrong(f"must be all-linear or a list of layers' names, not {shown(value)}{near}")
-
-
-class LoraSpec(Spec):
-    """The shape of a LoRA adapter; the names are PEFT's."""
-
-    r: Count = 16
-    """Rank."""
-    alpha: Positive = 32.0
-    """Scaling: the update is multiplied by alpha / r."""
-    dropout: Annotated[NotNegative, Field(lt=1)] = 0.0
-    """Of the adapter's input, in training."""
-    target_modules: Annotated[
-        Literal["all-linear"] | tuple[Text, ...], BeforeValidator(_target_modules)
-    ] = "all-linear"
-    """`all-linear`, or a list of the names of the layers to adapt."""
-    bias: Literal["none", "all", "lora_only"] = "none"
-    """Which biases are trained."""
-    use_rslora: Flag = False
-    """Scale by alpha / √r instead: rank-stabilised LoRA."""
-    use_dora: Flag = False
-    """Train magnitude and direction apart: weight-decomposed LoRA."""
 
 
 class TrainingSpec(Spec):

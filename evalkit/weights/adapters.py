@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import WeightsError
 from evalkit.weights.checkpoint import TensorHeader, read_headers, read_json
-from evalkit.weights.loading import quiet_libraries
+from evalkit.weights.loading import auto_class, quiet_libraries
+from evalkit.weights.qalora import check_pooled, on_group4, require_group4
 
 if TYPE_CHECKING:
     import torch
@@ -100,19 +101,29 @@ def attach_adapter(
     Raises:
         WeightsError: peft refuses it, or finds weights missing.
     """
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
 
     module_name = name.replace(".", "_")  # peft puts it into module paths
     try:
         with quiet_libraries() as caught:
+            config = on_group4(PeftConfig.from_pretrained(str(folder)))
+            config.inference_mode = True
+            if config.use_qalora:
+                require_group4(model, str(folder))
             if isinstance(model, PeftModel):
                 before = list(model.base_model.active_adapters)
+                model.add_adapter(module_name, config)
                 model.load_adapter(str(folder), adapter_name=module_name, is_trainable=False)
                 model.base_model.set_adapter([*before, module_name], inference_mode=True)
             else:
-                model = PeftModel.from_pretrained(model, str(folder), adapter_name=module_name)
+                model = PeftModel.from_pretrained(
+                    model, str(folder), adapter_name=module_name, config=config
+                )
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise WeightsError(f"{folder}: cannot be attached: {error}") from error
+        text = " ".join(str(error).split())[:400]
+        raise WeightsError(f"{folder}: cannot be attached: {text}") from error
+    if config.use_qalora:
+        check_pooled(model, module_name, config.qalora_group_size, str(folder))
     missing = [warning for warning in caught if "missing adapter keys" in warning]
     if missing:
         raise WeightsError(f"{folder}: is not whole: {missing[0][:300]}")
@@ -134,6 +145,31 @@ def linear_names(model: torch.nn.Module) -> list[str]:
     )
 
 
+def target_names(
+    folder: Path, targets: str | tuple[str, ...], *, trust_remote_code: bool = False
+) -> tuple[str, ...]:
+    """The whole names of the layers that a suite's target_modules mean, as peft takes them.
+
+    Raises:
+        WeightsError: transformers does not know the configuration.
+    """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    skeleton = meta_model(folder, trust_remote_code=trust_remote_code)
+    head = getattr(skeleton, "get_output_embeddings", lambda: None)()
+    return tuple(
+        name
+        for name, module in skeleton.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D)
+        and (
+            module is not head
+            if isinstance(targets, str)
+            else any(name == target or name.endswith(f".{target}") for target in targets)
+        )
+    )
+
+
 def meta_model(folder: Path, *, trust_remote_code: bool = False) -> torch.nn.Module:
     """Builds a model's skeleton from its configuration: names and shapes, no numbers.
 
@@ -141,20 +177,18 @@ def meta_model(folder: Path, *, trust_remote_code: bool = False) -> torch.nn.Mod
         WeightsError: transformers does not know the configuration.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     try:
         with quiet_libraries(), torch.device("meta"):
             config = AutoConfig.from_pretrained(
                 folder, trust_remote_code=trust_remote_code, local_files_only=True
             )
-            skeleton: torch.nn.Module = AutoModelForCausalLM.from_config(
+            skeleton: torch.nn.Module = auto_class(folder).from_config(
                 config, trust_remote_code=trust_remote_code
             )
     except (ValueError, OSError, KeyError, ImportError) as error:
-        raise WeightsError(
-            f"{folder}: its config.json is of no causal language model: {error}"
-        ) from error
+        raise WeightsError(f"{folder}: its config.json is of no language model: {error}") from error
     return skeleton
 
 
@@ -170,11 +204,18 @@ def _misfit(
         module = skeleton.get_submodule(module_name)
     except AttributeError:
         return f"the base has no module {module_name}"
-    expected = _expected_shape(match["part"], module, _rank(module_name, config))
+    group_size = pooled_group_size(config)
+    expected = _expected_shape(match["part"], module, _rank(module_name, config), group_size)
     if match["weight"] == ".bias" or expected is None or tensor.shape == expected:
         return None
     part = match["part"]
-    return f"{module_name}: {part} is {_shape(tensor.shape)}, expected {_shape(expected)}"
+    flavour = f" by QA-LoRA in groups of {group_size}" if group_size else ""
+    return f"{module_name}: {part} is {_shape(tensor.shape)}, expected {_shape(expected)}{flavour}"
+
+
+def pooled_group_size(config: dict[str, Any]) -> int | None:
+    """The group size of a QA-LoRA adapter by its configuration; None of any other."""
+    return int(config.get("qalora_group_size", 0)) or None if config.get("use_qalora") else None
 
 
 def _misfit_whole(name: str, tensor: TensorHeader, skeleton: torch.nn.Module) -> str | None:
@@ -189,7 +230,9 @@ def _misfit_whole(name: str, tensor: TensorHeader, skeleton: torch.nn.Module) ->
     return f"{parameter_name} is {_shape(tensor.shape)}, expected {_shape(expected)}"
 
 
-def _expected_shape(part: str, module: torch.nn.Module, rank: int) -> tuple[int, ...] | None:
+def _expected_shape(
+    part: str, module: torch.nn.Module, rank: int, group_size: int | None
+) -> tuple[int, ...] | None:
     import torch
     from transformers.pytorch_utils import Conv1D
 
@@ -199,8 +242,9 @@ def _expected_shape(part: str, module: torch.nn.Module, rank: int) -> tuple[int,
         inputs, outputs = module.weight.shape
     else:
         return None
+    seen = inputs // group_size if group_size else inputs
     return {
-        "lora_A": (rank, inputs),
+        "lora_A": (rank, seen),
         "lora_B": (outputs, rank),
         "lora_embedding_A": (rank, inputs),
         "lora_embedding_B": (outputs, rank),

@@ -93,6 +93,11 @@ def check_checkpoint(folder: Path) -> None:
     checkpoint_headers(folder)
 
 
+def is_encoder_decoder(folder: Path) -> bool:
+    """Whether a model's configuration says that it has an encoder and a decoder (T5, BART)."""
+    return bool(read_json(folder / "config.json").get("is_encoder_decoder"))
+
+
 def stored_dtype(folder: Path) -> str:
     """The dtype of a checkpoint by its configuration, else of its largest tensor: "fp16" and so on.
 

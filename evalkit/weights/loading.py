@@ -15,9 +15,14 @@ from filelock import FileLock
 from evalkit.errors import MachineError, WeightsError
 from evalkit.records import OnProgress, Progress
 from evalkit.sources import WeightsSource
-from evalkit.weights.checkpoint import check_checkpoint, stored_dtype
+from evalkit.weights.checkpoint import check_checkpoint, is_encoder_decoder, stored_dtype
 from evalkit.weights.folders import is_disk_full, written_aside
-from evalkit.weights.quantization import disable_repacking, forget_quantization
+from evalkit.weights.group4_loading import register_group4
+from evalkit.weights.quantization import (
+    disable_repacking,
+    forget_quantization,
+    quantized_layers,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -61,10 +66,10 @@ def load_model(
     *,
     dtype: torch.dtype,
     device_map: str | dict[str, Any],
-    quantization: BitsAndBytesConfig | None = None,
+    quantization: BitsAndBytesConfig | Any | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """Loads a causal language model freshly from safetensors, in eval mode, nothing trainable.
+    """Loads a language model freshly from safetensors, in eval mode, nothing trainable.
 
     Args:
         folder: as save_pretrained writes it.
@@ -78,12 +83,12 @@ def load_model(
         MachineError: it does not fit into memory.
     """
     disable_repacking()
+    register_group4()
     import torch
-    from transformers import AutoModelForCausalLM
 
     try:
         with quiet_libraries():
-            model, report = AutoModelForCausalLM.from_pretrained(
+            model, report = auto_class(folder).from_pretrained(
                 folder,
                 dtype=dtype,
                 device_map=device_map,
@@ -104,8 +109,20 @@ def load_model(
             f"{folder}: lacks {len(missing)} of the model's weights ({missing[0]}, ...); "
             "transformers would fill them with random numbers"
         )
+    if quantization is not None and not quantized_layers(model):
+        raise WeightsError(
+            f"{folder}: nothing of this {type(model).__name__} was quantised: it has no layer of a "
+            "kind that this quantisation takes"
+        )
     loaded: PreTrainedModel = model.eval().requires_grad_(False)
     return loaded
+
+
+def auto_class(folder: Path) -> Any:
+    """Transformers' class for what is in a folder: causal, or with an encoder and a decoder."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if is_encoder_decoder(folder) else AutoModelForCausalLM
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

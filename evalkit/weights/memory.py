@@ -80,6 +80,8 @@ def estimate_bytes(
         elif isinstance(step, paths.Quantize):
             stored = quantized_bytes(sizes, step, dtype)
             before = stored  # layer by layer, from a file
+            if step.type == "group4":  # out of the whole model in memory
+                before = (sizes.linear + sizes.other) * _BYTES[dtype]
         elif isinstance(step, paths.Dequantize):
             stored = (sizes.linear + sizes.other) * _BYTES[dtype]
         elif isinstance(step, paths.Attach):
@@ -158,10 +160,12 @@ def quantized_bytes(sizes: Sizes, step: paths.Quantize, dtype: str) -> int:
     """Bytes of the weights after a `quantize` step (Dettmers et al. 2023, section 3, for NF4).
 
     Blocks of 64 weights have one float32 scale; double quantisation makes it one byte, with one
-    float32 for 256 of them.
+    float32 for 256 of them. A group of group4 has a bfloat16 scale and a float32 zero.
     """
     rest = sizes.other * _BYTES[dtype]
-    if step.type == "int8":
+    if step.group_size is not None:
+        return round(sizes.linear / 2 + sizes.linear / step.group_size * 6) + rest
+    if step.type in ("int8", "torchao-int8"):
         return sizes.linear + 4 * sizes.linear_rows + rest
     scales = sizes.linear / 64 * (1 + 4 / 256 if step.double_quant else 4)
     return round(sizes.linear / 2 + scales) + rest

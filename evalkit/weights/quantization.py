@@ -1,4 +1,4 @@
-"""What is special about bitsandbytes: repacking on CPUs, cached 4-bit checkpoints, expansion.
+"""Quantised layers: what bitsandbytes repacks on CPUs, cached checkpoints, expansion, counting.
 
 On CPUs with AVX512-BF16 instructions bitsandbytes rearranges 4-bit weights in place at the first
 forward pass in eval mode; merging, expanding, saving or training afterwards reads the rearranged
@@ -18,10 +18,16 @@ from evalkit.digests import digest_json
 from evalkit.errors import WeightsError
 from evalkit.paths import Quantize
 from evalkit.weights.checkpoint import checkpoint_headers
+from evalkit.weights.group4 import is_group4
+from evalkit.weights.group4_loading import group4_config
+from evalkit.weights.torchao import inner_tensors, is_torchao, torchao_config
 
 if TYPE_CHECKING:
     import torch
     from transformers import BitsAndBytesConfig, PreTrainedModel
+
+_REVISION = 1
+"""Part of a cached checkpoint's name: raised when our own quantisation stores other bytes."""
 
 
 def disable_repacking() -> None:
@@ -33,9 +39,9 @@ def disable_repacking() -> None:
     layers.has_avx512bf16 = lambda: False
 
 
-def bitsandbytes_config(
+def quantization_config(
     step: Quantize, compute_dtype: torch.dtype, kept: tuple[str, ...]
-) -> BitsAndBytesConfig:
+) -> BitsAndBytesConfig | Any:
     """Says to transformers what a `quantize` step asks for.
 
     Args:
@@ -46,6 +52,10 @@ def bitsandbytes_config(
     """
     from transformers import BitsAndBytesConfig
 
+    if step.type == "group4":
+        return group4_config(step, compute_dtype, kept)
+    if step.type == "torchao-int8":
+        return torchao_config(kept)
     skip = list(kept) or None
     if step.type == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
@@ -67,7 +77,8 @@ def cached_checkpoint(cache: Path, identity: dict[str, Any]) -> Path:
     """
     names = ("bitsandbytes", "torch", "transformers")
     versions = {name: importlib.metadata.version(name) for name in names}
-    return cache / "quantized" / digest_json({**identity, "versions": versions})[:32]
+    content = {**identity, "versions": versions, "revision": _REVISION}
+    return cache / "quantized" / digest_json(content)[:32]
 
 
 def is_whole(folder: Path) -> bool:
@@ -82,11 +93,15 @@ def is_whole(folder: Path) -> bool:
 
 
 def quantized_layers(model: torch.nn.Module) -> dict[str, Any]:
-    """Every layer whose weight bitsandbytes stores in few bits, by its name in the model."""
+    """Every layer whose weight is stored in few bits, by its name in the model."""
     import bitsandbytes as bnb
 
     kinds = (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)
-    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, kinds) or is_group4(module) or is_torchao(module)
+    }
 
 
 def repacked_layers(model: torch.nn.Module) -> list[str]:
@@ -114,12 +129,18 @@ def refuse_repacked(model: torch.nn.Module, verb: str) -> None:
 
 
 def layer_weight(layer: Any) -> torch.Tensor:
-    """Expands one layer's weight exactly: [out_features, in_features], in the state's dtype.
+    """Expands one layer's weight exactly: [out_features, in_features].
 
-    The values lie on the quantisation's grid.
+    The values lie on the quantisation's grid; in the state's dtype, of int8 and group4 in float32.
     """
     import bitsandbytes.functional as functional
 
+    if is_group4(layer):
+        exact: torch.Tensor = layer.dequantize()
+        return exact
+    if is_torchao(layer):
+        values: torch.Tensor = layer.weight.data.dequantize()
+        return values
     state = _quant_state(layer)
     if state is not None:
         expanded: torch.Tensor = functional.dequantize_4bit(layer.weight.data, state)
@@ -217,10 +238,13 @@ def _quant_state(layer: Any) -> Any:
 
 
 def _all_tensors(model: torch.nn.Module) -> Iterator[torch.Tensor]:
-    yield from model.parameters()
+    for parameter in model.parameters():
+        yield from inner_tensors(parameter)
     yield from model.buffers()
     for layer in quantized_layers(model).values():
         state = _quant_state(layer)
+        if is_group4(layer) or is_torchao(layer):
+            continue  # all of it is in parameters and buffers
         if state is not None:
             nested = state.state2
             scales = (state.absmax, state.code, state.offset)

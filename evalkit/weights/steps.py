@@ -19,6 +19,8 @@ from evalkit.sources import WeightsSource
 from evalkit.weights import loading, quantization
 from evalkit.weights.adapters import attach_adapter, check_adapter, meta_model
 from evalkit.weights.folders import written_aside
+from evalkit.weights.group4 import is_group4
+from evalkit.weights.initial import check_quantization, with_residual
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -64,6 +66,8 @@ class _Build:
     """The base weights."""
     load_dtype: str = ""
     model: PreTrainedModel | PeftModel | None = None
+    quantised: paths.Quantize | None = None
+    """The last `quantize`, also after a `dequantize`."""
     attached: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -107,6 +111,7 @@ def build_variant(
         MachineError: it does not fit into memory.
     """
     started = time.perf_counter()
+    context = with_residual(path, context, job=job, on_progress=on_progress)
     folder = loading.prepare_base(context.base, context.cache, on_progress=on_progress, job=job)
     build = _Build(context, folder)
     seconds: dict[str, float] = {}
@@ -138,8 +143,9 @@ def load_quantized(load_step: paths.Load, step: paths.Quantize, build: _Build) -
     that all of them start from the same bytes.
     """
     build.settle_dtype(load_step)
-    if step.type == "int8":
-        build.model = _load(build, build.folder, _bitsandbytes(step, build, build.folder))
+    build.quantised = step
+    if step.type in ("int8", "torchao-int8"):
+        build.model = _load(build, build.folder, _few_bits(step, build, build.folder))
         return
     identity = {
         "base": build.context.base.digest,
@@ -151,7 +157,7 @@ def load_quantized(load_step: paths.Load, step: paths.Quantize, build: _Build) -
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not quantization.is_whole(folder):
-            model = _load(build, build.folder, _bitsandbytes(step, build, build.folder))
+            model = _load(build, build.folder, _few_bits(step, build, build.folder))
             with written_aside(folder) as aside, loading.quiet_libraries():
                 model.save_pretrained(aside)
     build.model = _load(build, folder)
@@ -163,6 +169,7 @@ def quantize(step: paths.Quantize, build: _Build) -> None:
     They are saved and loaded with a quantisation, which is how a user does it.
     """
     model = _loaded(build)
+    build.quantised = step
     scratch = build.context.cache / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as folder:
@@ -171,7 +178,7 @@ def quantize(step: paths.Quantize, build: _Build) -> None:
         build.model = None
         del model
         merged = Path(folder) / "merged"
-        build.model = _load(build, merged, _bitsandbytes(step, build, merged))
+        build.model = _load(build, merged, _few_bits(step, build, merged))
 
 
 def dequantize(step: paths.Dequantize, build: _Build) -> None:
@@ -193,6 +200,7 @@ def attach(step: paths.Attach, build: _Build) -> None:
         build.model = _load(build, folder)
         build.note(f"{step.adapter} is a whole fine-tuned model: its weights replace the base's")
         return
+    check_quantization(folder, build.quantised, step.adapter)
     check_adapter(folder, build.folder, trust_remote_code=build.context.trust_remote_code)
     model = _loaded(build)
     build.model, _ = attach_adapter(model, folder, step.adapter)
@@ -202,11 +210,13 @@ def attach(step: paths.Attach, build: _Build) -> None:
 def merge(build: _Build) -> None:
     """Folds what is attached into the weights, in the format that they have now.
 
-    On quantised weights peft expands each weight, adds the adapter, and quantises again.
+    On bitsandbytes' weights peft expands each weight, adds the adapter, and quantises again. Into
+    group4 weights QA-LoRA merges by moving zeros, and nothing else does.
     """
     model: Any = _loaded(build)
     quantization.refuse_repacked(model, "merge")
-    quantised = len(quantization.quantized_layers(model))
+    layers = quantization.quantized_layers(model).values()
+    quantised = sum(not is_group4(layer) for layer in layers)
     with loading.quiet_libraries():
         merged = model.merge_and_unload()
     build.model = merged.eval().requires_grad_(False)
@@ -251,7 +261,7 @@ def _finish(build: _Build, seconds: dict[str, float], started: float) -> BuiltVa
         "step_seconds": seconds,
         "notes": list(build.notes),
     }
-    if quantization.quantized_layers(model):
+    if any(not is_group4(layer) for layer in quantization.quantized_layers(model).values()):
         facts["repacking"] = f"{len(repacked)} layers" if repacked else "off"
     return BuiltVariant(model.eval(), tokenizer, facts, build.folder, tuple(build.attached))
 
@@ -267,7 +277,7 @@ def _load(build: _Build, folder: Path, bits: Any = None) -> PreTrainedModel:
     )
 
 
-def _bitsandbytes(step: paths.Quantize, build: _Build, folder: Path) -> Any:
+def _few_bits(step: paths.Quantize, build: _Build, folder: Path) -> Any:
     kept: tuple[str, ...] = ()
     if step.skip_modules:
         # A list of ours replaces transformers' own, in which the output layer is.
@@ -275,7 +285,7 @@ def _bitsandbytes(step: paths.Quantize, build: _Build, folder: Path) -> Any:
 
         skeleton = meta_model(folder, trust_remote_code=build.context.trust_remote_code)
         kept = (*step.skip_modules, *sorted(get_keys_to_not_convert(skeleton)))
-    return quantization.bitsandbytes_config(
+    return quantization.quantization_config(
         step, loading.torch_dtype(build.dtype(step.compute_dtype)), kept
     )
 

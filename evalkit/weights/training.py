@@ -20,11 +20,14 @@ from evalkit.suite import AdapterSpec, LoraSpec, TrainingSpec
 from evalkit.weights import loading, quantization
 from evalkit.weights.adapters import check_finite
 from evalkit.weights.checkpoint import stored_dtype
+from evalkit.weights.first_weights import first_weights
 from evalkit.weights.folders import is_disk_full, written_aside
 from evalkit.weights.memory import PeakMemory
+from evalkit.weights.qalora import check_pooled
 from evalkit.weights.steps import BuildContext, BuiltVariant, build_variant
 from evalkit.weights.training_config import lora_config, sft_config
 from evalkit.weights.training_data import training_dataset
+from evalkit.weights.training_pairs import pairs_dataset, pairs_trainer
 from evalkit.weights.training_watch import TrainingWatch
 
 if TYPE_CHECKING:
@@ -70,17 +73,20 @@ def train_adapter(
     started = time.perf_counter()
     watch = TrainingWatch(job, on_progress)
     with PeakMemory() as memory:
-        recipe = _Recipe(name, spec.on_path, spec.lora, spec.training, corpus, context)
+        first = first_weights(name, spec, context, job=job, on_progress=on_progress)
+        recipe = _Recipe(name, spec.on_path, spec.lora, spec.training, corpus, first.context)
         built = _build_base(recipe, job=job, on_progress=on_progress)
         on_progress(Progress(job, "read documents", 0, None))
         with _scratch(out, spec.training) as scratch, _one_line_errors(name):
             trainer = _make_trainer(recipe, built, scratch)
+            first.put_into(trainer.model, name)
             trainer.add_callback(watch.callback())
             trainable = _count_trainable(trainer.model)
             watch.expect(trainer)
             _train(trainer, scratch)
         with written_aside(out) as aside:
             _save(trainer, recipe, built, aside)
+            first.note_in(aside)
     return {
         **watch.facts(),
         "seconds": round(time.perf_counter() - started, 3),
@@ -155,7 +161,6 @@ def _make_trainer(recipe: _Recipe, built: BuiltVariant, scratch: Path) -> SFTTra
     peft_config = None
     if not recipe.full:
         peft_config = lora_config(recipe.name, recipe.lora or LoraSpec(), model)
-    documents = training_dataset(recipe.name, recipe.corpus, recipe.training)
     with loading.quiet_libraries():
         args = sft_config(
             recipe.training,
@@ -164,13 +169,20 @@ def _make_trainer(recipe: _Recipe, built: BuiltVariant, scratch: Path) -> SFTTra
             quantised=bool(quantization.quantized_layers(model)),
             folder=scratch,
         )
-        trainer = SFTTrainer(
-            model=model,
-            args=args,
-            train_dataset=documents,
-            processing_class=built.tokenizer,
-            peft_config=peft_config,
-        )
+        if model.config.is_encoder_decoder:
+            tokenizer = built.tokenizer
+            pairs = pairs_dataset(recipe.name, recipe.corpus, recipe.training, tokenizer)
+            trainer = pairs_trainer(model, args, pairs, tokenizer, peft_config)
+        else:
+            trainer = SFTTrainer(
+                model=model,
+                args=args,
+                train_dataset=training_dataset(recipe.name, recipe.corpus, recipe.training),
+                processing_class=built.tokenizer,
+                peft_config=peft_config,
+            )
+    if peft_config is not None and peft_config.use_qalora:
+        check_pooled(trainer.model, "default", peft_config.qalora_group_size, recipe.name)
     trainer.remove_callback(PrinterCallback)
     if len(trainer.train_dataset) == 0:
         raise TrainingError(f"{recipe.name}: no document has a token to learn in max_length tokens")

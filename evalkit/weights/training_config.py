@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import TrainingError
 from evalkit.suite import LoraSpec, TrainingSpec
 from evalkit.weights.adapters import linear_names
+from evalkit.weights.group4 import is_group4
+from evalkit.weights.qalora import on_group4
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +22,8 @@ def lora_config(name: str, spec: LoraSpec, model: torch.nn.Module) -> LoraConfig
     """Turns a suite's LoRA fields into peft's.
 
     Raises:
-        TrainingError: a target module that the model does not have; names those that it has.
+        TrainingError: a target module that the model does not have (names those that it has), or
+            a flavour that the weights do not take.
     """
     from peft import LoraConfig
 
@@ -29,7 +33,7 @@ def lora_config(name: str, spec: LoraSpec, model: torch.nn.Module) -> LoraConfig
     else:
         targets = list(spec.target_modules)
         check_targets(name, targets, model)
-    return LoraConfig(
+    config = LoraConfig(
         r=spec.r,
         lora_alpha=int(spec.alpha) if spec.alpha == int(spec.alpha) else spec.alpha,
         lora_dropout=spec.dropout,
@@ -37,8 +41,26 @@ def lora_config(name: str, spec: LoraSpec, model: torch.nn.Module) -> LoraConfig
         bias=spec.bias,
         use_rslora=spec.use_rslora,
         use_dora=spec.use_dora,
-        task_type="CAUSAL_LM",
+        task_type="SEQ_2_SEQ_LM" if _has_encoder(model) else "CAUSAL_LM",
     )
+    if spec.flavour == "qa-lora":
+        config.use_qalora, config.qalora_group_size = True, _group_size(name, model)
+    return on_group4(config)
+
+
+def _has_encoder(model: Any) -> bool:
+    return bool(getattr(model.config, "is_encoder_decoder", False))
+
+
+def _group_size(name: str, model: torch.nn.Module) -> int:
+    modules: Iterable[Any] = model.modules()
+    sizes = {int(layer.group_size) for layer in modules if is_group4(layer)}
+    if not sizes:
+        raise TrainingError(
+            f"{name}: 'flavour: qa-lora' needs weights in groups: train it 'on: group4'"
+        )
+    (size,) = sizes
+    return size
 
 
 def check_targets(name: str, targets: list[str], model: torch.nn.Module) -> None:

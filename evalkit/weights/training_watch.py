@@ -86,7 +86,8 @@ class TrainingWatch:
                 )
         loss = float(logs["loss"])
         self.losses.append((step, loss))
-        self.tokens = int(logs.get("num_tokens", self.tokens))
+        seen = logs.get("num_tokens", logs.get("num_input_tokens_seen", self.tokens))
+        self.tokens = int(seen)
         self.epochs = float(logs.get("epoch", self.epochs))
         speed = self.tokens / max(time.perf_counter() - self.started, 1e-9)
         detail = f"loss {loss:.3f}, {speed:,.0f} tokens/s"

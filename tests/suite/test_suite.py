@@ -266,6 +266,23 @@ def test_a_variant_may_rename_a_preset_and_number_its_modules(load):
         ("{on: nf4, data: train, lora: {target_modules: all}, training: {steps: 1}}", "all-linea"),
         ("{on: nf4, data: train, lora: {target_modules: []}, training: {steps: 1}}", "all-linear"),
         ("{on: nf4, data: train, lora: {dropout: 1}, training: {steps: 1}}", "less than 1"),
+        ("{on: nf4, data: train, lora: {flavour: qalora}, training: {steps: 1}}", "'qa-lora'?"),
+        ("{on: nf4, data: train, lora: {flavour: qa-lora}, training: {steps: 1}}", "'on: group4'"),
+        ("{on: fp16, data: train, lora: {init: loftq}, training: {steps: 1}}", "as in 'on: nf4'"),
+        (
+            "{on: group4, data: train, lora: {flavour: qa-lora, use_dora: true}, "
+            "training: {steps: 1}}",
+            "lora.use_dora: goes without 'flavour: qa-lora'",
+        ),
+        (
+            "{on: group4, data: train, lora: {flavour: qa-lora, init: pissa}, "
+            "training: {steps: 1}}",
+            "lora.init: goes without 'flavour: qa-lora'",
+        ),
+        (
+            "{on: nf4, data: train, lora: {use_dora: true, init: pissa}, training: {steps: 1}}",
+            "lora.init: cannot be pissa with use_dora",
+        ),
     ],
 )
 def test_bad_adapters(problems, adapter, problem):
@@ -284,6 +301,34 @@ def test_adapters_from_elsewhere_and_whole_models(load):
     suite = load(whole, "variants=[{w: [attach: w]}]")
     assert suite.adapters["w"].method == "full"
     assert suite.adapters["w"].lora is None
+
+
+@pytest.mark.parametrize(
+    ("on", "lora", "kind"),
+    [
+        ("group4", "{flavour: qa-lora}", "qa-lora"),
+        ("[quantize: {type: group4, group_size: 32}]", "{flavour: qa-lora}", "qa-lora"),
+        ("nf4", "{init: loftq}", "loftq"),
+        ("nf4", "{init: pissa}", "pissa"),
+        ("nf4", "{r: 4}", "lora"),
+    ],
+)
+def test_paths_know_what_an_adapter_is(load, problems, on, lora, kind):
+    adapter = f"adapters={{a: {{on: {on}, data: train, lora: {lora}, training: {{steps: 1}}}}}}"
+    assert load(adapter, "variants=[fp16]").adapters["a"].method == kind
+    merging = "variants=[{v: [quantize: group4, attach: a, merge]}]"
+    if kind == "qa-lora":
+        load(adapter, merging)
+        (found,) = problems(adapter, "variants=[nf4+a]")
+        assert "'a' is a QA-LoRA adapter" in found
+    else:
+        (found,) = problems(adapter, merging)
+        assert found.startswith("variants.0.v.2: 'a' cannot be merged into group4 weights")
+
+
+def test_what_a_ready_made_adapter_is_shows_when_it_is_attached(load):
+    ready = "adapters={a: {from: ./a}}"
+    load(ready, "variants=[{v: [quantize: group4, attach: a, merge]}, nf4+a]")
 
 
 def test_target_modules_may_be_a_list(load):

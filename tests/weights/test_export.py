@@ -9,6 +9,7 @@ from evalkit.errors import WeightsError
 from evalkit.weights.export import save_variant
 
 NF4 = {"quantize": "nf4"}
+GROUP4 = {"quantize": {"type": "group4", "group_size": 16}}
 ATTACH = {"attach": "small"}
 PATHS = {
     "fp32": ({"load": "fp32"},),
@@ -22,6 +23,9 @@ PATHS = {
     "dequant-merged": (NF4, "dequantize", ATTACH, "merge"),
     "requantized": (NF4, "dequantize", ATTACH, "merge", NF4),
     "fp16-merged-nf4": ({"load": "fp32"}, ATTACH, "merge", NF4),
+    "group4": (GROUP4,),
+    "group4+adapter": (GROUP4, ATTACH),
+    "fp16-merged-group4": ({"load": "bf16"}, ATTACH, "merge", GROUP4),
 }
 
 

@@ -150,11 +150,13 @@ def test_the_libraries_warnings_are_collected_once():
 # ----------------------------------------------------------------------------- GGUF
 
 
-@pytest.fixture
-def gguf_source(tmp_path, tiny_tokenizer):
-    """A llama in GGUF, of random Q8_0 weights, with a tokenizer inside."""
+@pytest.fixture(params=["Q8_0"])
+def gguf_source(request, tmp_path):
+    """A llama in GGUF, of random weights, with a tokenizer inside."""
     import gguf
     import numpy as np
+
+    kind = gguf.GGMLQuantizationType[request.param]
 
     file = tmp_path / "tiny.gguf"
     writer = gguf.GGUFWriter(file, "llama")
@@ -190,9 +192,9 @@ def gguf_source(tmp_path, tiny_tokenizer):
     values = {}
     for name, shape in shapes.items():
         dense = generator.normal(size=shape).astype(np.float32)
-        packed = gguf.quantize(dense, gguf.GGMLQuantizationType.Q8_0)
-        values[name] = gguf.dequantize(packed, gguf.GGMLQuantizationType.Q8_0)
-        writer.add_tensor(f"{name}.weight", packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+        packed = gguf.quantize(dense, kind)
+        values[name] = gguf.dequantize(packed, kind)
+        writer.add_tensor(f"{name}.weight", packed, raw_dtype=kind)
     for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
         writer.add_tensor(f"{name}.weight", np.ones(64, dtype=np.float32))
     writer.write_header_to_file()
@@ -200,11 +202,12 @@ def gguf_source(tmp_path, tiny_tokenizer):
     writer.write_tensors_to_file()
     writer.close()
     source = WeightsSource(
-        "gguf", tmp_path, file.name, "./tiny.gguf", "ab" * 32, "dequantised from GGUF Q8_0"
+        "gguf", tmp_path, file.name, "./tiny.gguf", "ab" * 32, f"dequantised from GGUF {kind.name}"
     )
     return source, values
 
 
+@pytest.mark.parametrize("gguf_source", ["Q8_0", "Q5_0", "Q4_0"], indirect=True)
 def test_gguf_is_dequantised_once_into_safetensors(gguf_source, tmp_path):
     from safetensors.torch import load_file
 

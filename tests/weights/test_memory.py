@@ -75,7 +75,7 @@ def test_training_needs_more_and_checkpointing_less(large):
     assert needed[2] > 6.7e9 * 16
 
 
-@pytest.mark.parametrize("kind", ["nf4", "fp4", "int8"])
+@pytest.mark.parametrize("kind", ["nf4", "fp4", "int8", "group4"])
 @pytest.mark.parametrize("model", ["llama", "gpt2"])
 def test_the_formula_agrees_with_bitsandbytes(kind, model, bench, gpt2_bench):
     tiny = bench if model == "llama" else gpt2_bench

@@ -256,6 +256,20 @@ def test_two_adapters_add_up(bench, tmp_path):
     assert not torch.allclose(stacked, both.logits({"load": "fp32"}, ATTACH), atol=1e-2)
 
 
+def test_adapters_are_swapped_without_a_trace(bench, tmp_path):
+    other = bench.make_adapter(tmp_path / "other", scale=0.05)
+    both = bench.adding(other=other)
+    one, two = both.logits(NF4, ATTACH), both.logits(NF4, {"attach": "other"})
+    assert not torch.allclose(one, two, atol=1e-2)
+    built = both.build(NF4, ATTACH, {"attach": "other"})
+    stacked = both.logits_of(built.model)
+    for name, expected in (("small", one), ("other", two)):
+        built.model.set_adapter(name)
+        assert torch.equal(both.logits_of(built.model), expected), name
+    order = both.logits(NF4, {"attach": "other"}, ATTACH)
+    torch.testing.assert_close(order, stacked, rtol=1e-4, atol=1e-4)
+
+
 def test_a_whole_fine_tuned_model_replaces_the_weights(bench, tiny_model, tmp_path):
     with torch.no_grad():
         tiny_model.lm_head.weight.mul_(1.5)
