@@ -1,0 +1,27 @@
+"""Which points no other point beats. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def pareto_front(points: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
+    """Names of the points that no other equals or beats in both measures and beats in one.
+
+    Lower is better in both: bytes and bits per byte, say. Equal points stand or fall together.
+
+    Args:
+        points: by name.
+
+    Returns:
+        Names by rising first measure; equal points in the order given.
+    """
+    return tuple(
+        name
+        for name, point in sorted(points.items(), key=lambda item: item[1])
+        if not any(_beats(other, point) for other in points.values())
+    )
+
+
+def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one != other and one[0] <= other[0] and one[1] <= other[1]

@@ -1,0 +1,133 @@
+"""What a merge did to the weights, module by module, and what checks of the weights found."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+_NUMBER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
+
+
+@dataclass(frozen=True)
+class ModuleSurvival:
+    """What became of the change that adapters wanted to make to one weight, or to several pooled.
+
+    *Wanted* is what the adapters add. *Happened* is the weight at the path's end minus that of the
+    same path without the adapters. All sums run over the elements, in float64.
+    """
+
+    module: str
+    """'model.layers.0.self_attn.q_proj', or the name of a group."""
+    inner: float
+    """⟨happened, wanted⟩."""
+    wanted: float
+    """‖wanted‖²."""
+    error: float
+    """‖happened − wanted‖²."""
+    weight: float
+    """‖W‖² of the weight without the adapters."""
+    codes: int = 0
+    """Quantised weights compared; 0 where an end of the path is not quantised."""
+    codes_changed: int = 0
+
+    @property
+    def survival(self) -> float | None:
+        """⟨happened, wanted⟩/‖wanted‖²: 1 is all of the adapter, 0 none; None if none was wanted.
+
+        It is the slope of the regression of happened on wanted, so rounding noise that is
+        unrelated to the adapter leaves it where it is.
+        """
+        return self.inner / self.wanted if self.wanted > 0 else None
+
+    @property
+    def relative_error(self) -> float | None:
+        """‖happened − wanted‖/‖wanted‖: rounding noise counts in full."""
+        return math.sqrt(self.error / self.wanted) if self.wanted > 0 else None
+
+    @property
+    def relative_size(self) -> float | None:
+        """‖wanted‖/‖W‖: how large the adapter is beside the weights."""
+        return math.sqrt(self.wanted / self.weight) if self.weight > 0 else None
+
+    @property
+    def changed_share(self) -> float | None:
+        """Share of the codes that changed; None where an end of the path is not quantised."""
+        return self.codes_changed / self.codes if self.codes else None
+
+
+@dataclass(frozen=True)
+class Survival:
+    """How much of the merged adapters is in the weights at the end of a path."""
+
+    modules: tuple[ModuleSurvival, ...]
+    """Every weight that a merged adapter targets, in the model's order."""
+    seconds: float = 0.0
+    """What measuring it took."""
+
+    @property
+    def pooled(self) -> ModuleSurvival:
+        """All modules as one."""
+        return _pool("all", self.modules)
+
+    @property
+    def total(self) -> float | None:
+        """*The* survival: inner products summed over modules, over squared norms summed.
+
+        A module counts by the size of its change. None where the adapters change nothing.
+        """
+        return self.pooled.survival
+
+    @property
+    def mean(self) -> float | None:
+        """The mean of the modules' survivals: every module that is to change counts alike."""
+        values = [part.survival for part in self.modules if part.survival is not None]
+        return sum(values) / len(values) if values else None
+
+    def by_layer(self) -> dict[str, ModuleSurvival]:
+        """Pooled by the model's layers: "0", "1", ...; what is in no layer under its own name."""
+        return self._grouped(lambda name: found[1] if (found := _NUMBER.search(name)) else name)
+
+    def by_kind(self) -> dict[str, ModuleSurvival]:
+        """Pooled by the last part of the name: "q_proj", "down_proj", ..."""
+        return self._grouped(lambda name: name.rpartition(".")[2])
+
+    def _grouped(self, group: Callable[[str], str]) -> dict[str, ModuleSurvival]:
+        groups: dict[str, list[ModuleSurvival]] = {}
+        for part in self.modules:
+            groups.setdefault(group(part.module), []).append(part)
+        return {name: _pool(name, parts) for name, parts in groups.items()}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check of a variant's weights came to."""
+
+    check: str
+    """'finite', 'reload', 'flavour', 'zero adapter', 'merge'."""
+    ok: bool
+    message: str
+    """One sentence."""
+    severe: bool = False
+    """A variant with a severe finding that is not ok has no scores worth keeping: its job fails."""
+
+    @property
+    def fails(self) -> bool:
+        """Whether the variant's job fails."""
+        return self.severe and not self.ok
+
+
+def _pool(name: str, parts: Iterable[ModuleSurvival]) -> ModuleSurvival:
+    total = ModuleSurvival(name, 0.0, 0.0, 0.0, 0.0)
+    for part in parts:
+        total = replace(
+            total,
+            inner=total.inner + part.inner,
+            wanted=total.wanted + part.wanted,
+            error=total.error + part.error,
+            weight=total.weight + part.weight,
+            codes=total.codes + part.codes,
+            codes_changed=total.codes_changed + part.codes_changed,
+        )
+    return total

@@ -1,0 +1,134 @@
+"""Cost beside quality: bytes in memory and on the disk, parameters, load time, tokens a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evalkit import paths
+from evalkit.records import OnProgress, Progress, Score
+from evalkit.records.footprint import Footprint
+from evalkit.scoring.pairs import greedy_answer, reads_pairs
+from evalkit.scoring.samples import greedy_tokens
+from evalkit.weights import quantization
+from evalkit.weights.adapters import meta_model
+from evalkit.weights.checkpoint import checkpoint_headers, read_headers
+from evalkit.weights.reload import probe_ids, probe_losses
+from evalkit.weights.steps import BuildContext, BuiltVariant
+from evalkit.weights.torchao import inner_tensors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PHASE = "footprint"
+DECODED_TOKENS = 24
+_PROMPT_TOKENS = 16
+
+
+def measure_footprint(
+    path: paths.Path,
+    built: BuiltVariant,
+    context: BuildContext,
+    *,
+    job: str,
+    on_progress: OnProgress,
+    scoring_tokens_per_second: float | None = None,
+) -> Footprint:
+    """Measures what a variant costs.
+
+    Decoding goes on from a fixed prompt for 24 tokens, one at a time, after two that are not
+    timed.
+
+    Args:
+        path: the variant's, for the adapters on it.
+        built: the variant; left as it is.
+        context: what it was built with.
+        job: the job's name, for progress.
+        on_progress: told that it is measured.
+        scoring_tokens_per_second: as a perplexity measured it; else 512 tokens are scored.
+
+    Raises:
+        WeightsError: an adapter's file is damaged, or weights are rearranged in memory.
+    """
+    on_progress(Progress(job, PHASE, 0, None))
+    adapters = [context.adapters[step.adapter] for step in path if isinstance(step, paths.Attach)]
+    speed = scoring_tokens_per_second or _scoring_speed(built)
+    base = meta_model(built.folder, trust_remote_code=context.trust_remote_code)
+    return Footprint(
+        memory_bytes=int(built.facts["weight_bytes"]),
+        disk_bytes=disk_bytes(built.model, built.attached),
+        parameters=sum(parameter.numel() for parameter in base.parameters()),
+        trainable_parameters=sum(map(trainable_parameters, adapters)),
+        load_seconds=float(built.facts["load_seconds"]),
+        scoring_tokens_per_second=speed,
+        decode_tokens_per_second=_decoding_speed(built),
+    )
+
+
+def disk_bytes(model: Any, attached: Sequence[Path] = ()) -> int:
+    """Bytes of a variant's weights as they are saved: each tensor once, adapters in their files.
+
+    Raises:
+        WeightsError: weights are rearranged in memory, and asking for them would damage them.
+    """
+    quantization.refuse_repacked(model, "count bytes")
+    tensors: dict[tuple[int, int], int] = {}
+    for name, whole in model.state_dict().items():
+        for tensor in () if ".lora_" in name else inner_tensors(whole):
+            size = tensor.numel() * tensor.element_size()
+            tensors[(tensor.data_ptr(), size)] = size
+    adapters = sum((folder / "adapter_model.safetensors").stat().st_size for folder in attached)
+    return sum(tensors.values()) + adapters
+
+
+def trainable_parameters(adapter: Path) -> int:
+    """How many weights an adapter's folder holds; of a whole fine-tuned model all of them."""
+    file = adapter / "adapter_model.safetensors"
+    headers = read_headers(file) if file.is_file() else checkpoint_headers(adapter)
+    return sum(int(np.prod(tensor.shape)) for tensor in headers.values())
+
+
+def footprint_scores(footprint: Footprint) -> Mapping[str, Score]:
+    """What gates may limit, as scores without units: measured, not sampled."""
+    measured = {
+        "memory": (footprint.memory_bytes, "bytes", False),
+        "disk": (footprint.disk_bytes, "bytes", False),
+        "load_seconds": (footprint.load_seconds, "s", False),
+        "scoring_speed": (footprint.scoring_tokens_per_second, "tokens/s", True),
+        "decode_speed": (footprint.decode_tokens_per_second, "tokens/s", True),
+    }
+    return {
+        metric: Score(
+            metric=metric,
+            kind="mean",
+            value=float(value),
+            stderr=None,
+            unit=unit,
+            higher_is_better=higher,
+            unit_ids=(),
+            clusters=(),
+            sums=np.zeros(0),
+            counts=np.zeros(0),
+        )
+        for metric, (value, unit, higher) in measured.items()
+    }
+
+
+def _scoring_speed(built: BuiltVariant) -> float:
+    started = time.perf_counter()
+    tokens = len(probe_losses(built.model, built.tokenizer))
+    return tokens / max(time.perf_counter() - started, 1e-9)
+
+
+def _decoding_speed(built: BuiltVariant) -> float:
+    model: PreTrainedModel = built.model
+    prompt = probe_ids(built.tokenizer)[:_PROMPT_TOKENS].tolist()
+    write = greedy_answer if reads_pairs(model) else greedy_tokens
+    write(model, prompt, stops=frozenset(), limit=2)
+    started = time.perf_counter()
+    tokens = write(model, prompt, stops=frozenset(), limit=DECODED_TOKENS)
+    return len(tokens) / max(time.perf_counter() - started, 1e-9)

@@ -1,0 +1,57 @@
+"""What a suite says of the divergence from a reference variant."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from evalkit.suite.fields import Count, DataReference, Flag, Length, Spec, Text, refuse
+from evalkit.suite.metrics import PerplexitySpec
+
+DIVERGENCE = "divergence"
+
+
+class DivergenceSpec(Spec):
+    """How far each variant's predictions are from those of one of them."""
+
+    on: DataReference
+    """The name of the data."""
+    reference: Text
+    """The variant that all others are compared with."""
+    tokens: Annotated[Count, Field(le=1_000_000)] = 8192
+    """Compare at most so many tokens, shared out between the documents. The reference keeps two
+    bytes for each of them and each word of the vocabulary."""
+    protocol: Literal["documents", "stream", "chunks"] = "documents"
+    """As that of perplexity."""
+    max_length: Length = 1024
+    """Tokens in a window; `n_ctx` of `chunks`."""
+    score_on: Literal["all", "completion"] = "all"
+    """`completion` takes prompts as context only: for `protocol: documents`."""
+    batch_tokens: Count = 4096
+    """Tokens in one forward pass."""
+    lockstep: Flag = False
+    """Keep the reference in memory beside each variant, and write nothing."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DivergenceSpec:
+        found = []
+        if self.protocol == "chunks" and (self.max_length < 4 or self.max_length % 2):
+            found.append((("max_length",), "must be an even number from 4 for 'protocol: chunks'"))
+        if self.score_on == "completion" and self.protocol != "documents":
+            found.append((("score_on",), "completion goes with 'protocol: documents'"))
+        if found:
+            refuse(found)
+        return self
+
+    def windows(self) -> PerplexitySpec:
+        """Return the same tokens as a perplexity's settings."""
+        return PerplexitySpec(
+            on=self.on,
+            protocol=self.protocol,
+            max_length=self.max_length,
+            tokens=self.tokens,
+            score_on=self.score_on,
+            token_losses=0,
+            batch_tokens=self.batch_tokens,
+        )

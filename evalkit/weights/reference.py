@@ -1,0 +1,260 @@
+"""What each weight would be without the adapters, and what those wanted to add to it.
+
+Two ways: layer by layer out of files, repeating on one weight at a time what the path does to all
+of them; or, where the path has a step that cannot be repeated so, from models built as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from evalkit import paths
+from evalkit.errors import WeightsError
+from evalkit.weights import layer_weights, quantization
+from evalkit.weights.adapter_delta import AdapterDelta, added_weight
+from evalkit.weights.adapters import meta_model
+from evalkit.weights.initial import with_residual
+from evalkit.weights.layer_weights import FolderTensors
+from evalkit.weights.loading import effective_dtype, torch_dtype
+from evalkit.weights.steps import BuildContext, build_variant
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from evalkit.records import OnProgress
+
+
+@dataclass(frozen=True)
+class ReferenceLayer:
+    """One weight at the end of the path without its adapters, and what the merged ones add."""
+
+    weight: torch.Tensor
+    """[out, in] in float32; of an embedding [entries, width]."""
+    wanted: torch.Tensor
+    """Of the same shape."""
+    codes: torch.Tensor | None
+    """As `layer_weights.codes` gives them; None where the path ends without any."""
+
+
+class Reference(Protocol):
+    """The weights that a path's adapters change, one after the other."""
+
+    modules: tuple[str, ...]
+
+    def layer(self, name: str, device: torch.device) -> ReferenceLayer:
+        """Works one weight out, on a device."""
+        ...
+
+
+def without_adapters(path: paths.Path, full: Collection[str] = ()) -> paths.Path:
+    """The same path with `attach` and `merge` left out.
+
+    Attaching a model that was fine-tuned as a whole stays: it is other weights to start from.
+    """
+    return tuple(
+        step
+        for step in path
+        if not isinstance(step, paths.Attach | paths.Merge)
+        or (isinstance(step, paths.Attach) and step.adapter in full)
+    )
+
+
+def can_stream(path: paths.Path) -> bool:
+    """Whether every step of a path can be repeated on one weight at a time."""
+    types = {step.type for step in path if isinstance(step, paths.Quantize)}
+    return types <= set(layer_weights.BITSANDBYTES)
+
+
+# ----------------------------------------------------------------------------- out of files
+
+
+class StreamedReference:
+    """Repeats a path on one weight at a time. Only that weight is in memory.
+
+    DoRA's change depends on the weight that it goes on: on what the path without adapters has
+    there, plus what adapters that were merged before wanted.
+
+    Args:
+        path: normalised, one that `can_stream` allows.
+        context: what the variant was built with.
+        folder: the base weights that the variant started from; a whole fine-tuned model on the
+            path takes their place.
+
+    Raises:
+        WeightsError: the files do not name a weight that an adapter targets as the model does.
+    """
+
+    def __init__(self, path: paths.Path, context: BuildContext, folder: Path) -> None:
+        self._path = path
+        self._context = context
+        self._folder = folder
+        skeleton = meta_model(folder, trust_remote_code=context.trust_remote_code)
+        self._skeleton = skeleton
+        attached = [step.adapter for step in path if isinstance(step, paths.Attach)]
+        start = next((context.adapters[name] for name in attached if name in context.full), folder)
+        self._tensors = FolderTensors(start, prefix=getattr(skeleton, "base_model_prefix", ""))
+        self._deltas = {
+            name: AdapterDelta(context.adapters[name], skeleton)
+            for name in attached
+            if name not in context.full
+        }
+        self._quantized = {
+            index: layer_weights.quantized_names(skeleton, step)
+            for index, step in enumerate(path)
+            if isinstance(step, paths.Quantize)
+        }
+        merged = merged_adapters(path, context.full)
+        targeted = {name for adapter in merged for name in self._deltas[adapter].modules}
+        self.modules = tuple(name for name, _ in skeleton.named_modules() if name in targeted)
+        missing = [name for name in self.modules if f"{name}.weight" not in self._tensors]
+        if missing:
+            raise WeightsError(f"{folder}: holds no tensor {missing[0]}.weight")
+
+    def layer(self, name: str, device: torch.device) -> ReferenceLayer:
+        """Works one weight out."""
+        state = _Walk(self._read(name, device))
+        for index, step in enumerate(self._path):
+            if isinstance(step, paths.Load):
+                state.weight = state.weight.to(self._dtype(step.dtype))
+            elif isinstance(step, paths.Quantize):
+                if name in self._quantized[index]:
+                    state.stored = layer_weights.quantize_weight(state.weight, step)
+            elif isinstance(step, paths.Dequantize):
+                state.expand(self._dtype(step.dtype))
+            elif isinstance(step, paths.Merge):
+                state.merge()
+            elif step.adapter in self._deltas and name in self._deltas[step.adapter].modules:
+                state.attach(self._deltas[step.adapter].delta(name, state.before_adapter()))
+        return state.finish()
+
+    def _read(self, name: str, device: torch.device) -> torch.Tensor:
+        stored = self._tensors.read(f"{name}.weight").to(device)
+        if layer_weights.is_transposed(self._skeleton.get_submodule(name)):
+            return stored.T.contiguous()
+        return stored
+
+    def _dtype(self, name: str | None) -> torch.dtype:
+        effective = dict(self._context.effective_dtypes)
+        return torch_dtype(effective_dtype(name or "auto", self._folder, effective))
+
+
+@dataclass
+class _Walk:
+    """One weight on its way along a path, without adapters, and what these want on the way."""
+
+    weight: torch.Tensor
+    stored: Any = None
+    """The weight in few bits; None where it is not."""
+    attached: torch.Tensor | None = None
+    wanted: torch.Tensor | None = None
+
+    def expand(self, dtype: torch.dtype) -> None:
+        if self.stored is not None:
+            self.weight = quantization.layer_weight(self.stored)
+        self.weight, self.stored = self.weight.to(dtype), None
+
+    def before_adapter(self) -> torch.Tensor:
+        values = self._values()
+        return values if self.wanted is None else values + self.wanted
+
+    def attach(self, delta: torch.Tensor) -> None:
+        self.attached = delta if self.attached is None else self.attached + delta
+
+    def merge(self) -> None:
+        if self.attached is not None:
+            self.wanted = self.attached if self.wanted is None else self.wanted + self.attached
+        self.attached = None
+
+    def finish(self) -> ReferenceLayer:
+        values = self._values()
+        wanted = values.new_zeros(values.shape) if self.wanted is None else self.wanted
+        codes = None if self.stored is None else layer_weights.codes(self.stored)
+        return ReferenceLayer(values, wanted, codes)
+
+    def _values(self) -> torch.Tensor:
+        if self.stored is not None:
+            return layer_weights.expanded(self.stored)
+        return self.weight.float()
+
+
+def merged_adapters(path: paths.Path, full: Collection[str] = ()) -> tuple[str, ...]:
+    """Names of the LoRA adapters that a path merges, in its order.
+
+    Args:
+        path: normalised.
+        full: names of whole fine-tuned models, which are none.
+    """
+    merges = [index for index, step in enumerate(path) if isinstance(step, paths.Merge)]
+    before = path[: merges[-1]] if merges else ()
+    names = (step.adapter for step in before if isinstance(step, paths.Attach))
+    return tuple(name for name in names if name not in full)
+
+
+# ----------------------------------------------------------------------------- from whole models
+
+
+class BuiltReference:
+    """Takes weights and changes from models: any quantisation and any adapter that peft knows.
+
+    One more model is in memory, or two where the path goes on after its merge.
+
+    Args:
+        path: with a single `merge`.
+        context: what the variant was built with.
+        job: the job's name, for progress.
+        on_progress: called before each step of a build.
+
+    Raises:
+        WeightsError: the path merges twice.
+    """
+
+    def __init__(
+        self, path: paths.Path, context: BuildContext, *, job: str, on_progress: OnProgress
+    ) -> None:
+        merges = [index for index, step in enumerate(path) if isinstance(step, paths.Merge)]
+        if len(merges) != 1:
+            raise WeightsError(
+                f"survival along '{paths.describe(path)}' cannot be measured: it merges twice, and "
+                "has a step that cannot be repeated on one weight alone"
+            )
+        before, after = path[: merges[0]], path[merges[0] + 1 :]
+        attached = build_variant(before, context, job=job, on_progress=on_progress)
+        self._peft: dict[str, Any] = dict(_lora_layers(attached.model))
+        self.modules = tuple(self._peft)
+        self._plain: Any = None
+        if any(not isinstance(step, paths.Attach) for step in after):
+            # Without its adapter, a path with PiSSA still starts from the residual.
+            same_base = with_residual(path, context, job=job, on_progress=on_progress)
+            plain = without_adapters(path, context.full)
+            built = build_variant(plain, same_base, job=job, on_progress=on_progress)
+            self._plain = built.model
+
+    def layer(self, name: str, device: torch.device) -> ReferenceLayer:
+        """Works one weight out."""
+        peft_layer = self._peft[name]
+        base = peft_layer.get_base_layer()
+        weight = layer_weights.expanded(base).to(device)
+        transposed = layer_weights.is_transposed(base)
+        wanted = weight.new_zeros(weight.shape)
+        for adapter in peft_layer.active_adapters:
+            if adapter in peft_layer.scaling:
+                stored = weight.T if transposed else weight
+                added = added_weight(peft_layer, adapter, stored).to(device)
+                wanted += added.T if transposed else added
+        plain = base if self._plain is None else self._plain.get_submodule(name)
+        if plain is not base:
+            weight = layer_weights.expanded(plain).to(device)
+        codes = layer_weights.codes(plain)
+        return ReferenceLayer(weight, wanted, None if codes is None else codes.to(device))
+
+
+def _lora_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in model.get_base_model().named_modules():
+        if isinstance(module, LoraLayer):
+            yield name, module
