@@ -19,7 +19,9 @@ from evalkit.suite import load_suite
 pytestmark = pytest.mark.real
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "suites" / "quickstart.yaml"
-CHANGES = ["variants=[fp16]", "gates=[]", "metrics.perplexity.tokens=4000"]
+# Documents of many lengths: where all are equally long no row is padded, and other batches can
+# come out bit-identical.
+CHANGES = ["variants=[fp16]", "gates=[]", "metrics.perplexity.tokens=null", "data.test.limit=12"]
 
 
 class Nobody:
@@ -58,7 +60,7 @@ def test_the_floor_is_of_the_size_that_half_precision_has(measured: RunRecord) -
     if variant.job.facts["effective_dtype"] == "fp32":
         pytest.skip("this CPU computes fp16 in float32: no half precision to measure")
     assert 4.9e-4 <= floor.floor <= 5e-3
-    assert floor.shift != 0.0, "other batches are other kernels: bit-identical would be luck"
+    assert floor.shift != 0.0, "padded rows go through other kernels"
 
 
 def test_the_pair_scored_the_same_tokens(measured: RunRecord) -> None:
