@@ -17,7 +17,7 @@ from evalkit.executors.tasks import (
     TrainTask,
 )
 from evalkit.plan import SAMPLES, Plan, ScoreJob, TrainJob, task_key
-from evalkit.records import JobKind, JobRecord, JsonObject, Progress, Score
+from evalkit.records import SURVIVAL, JobKind, JobRecord, JsonObject, Progress, Score
 from evalkit.repeats import Noise, family_key, seed_of
 from evalkit.reuse import StoredNumbers, find_stored, planned_variants
 from evalkit.sources import adapter_digest, find_trained_adapter, trained_adapter_folder
@@ -218,6 +218,7 @@ class JobDriver:
                 for spec in suite.tasks
                 if task_key(spec.name) in missing
             },
+            survival=SURVIVAL in missing,
         )
 
     def _record_failure(self, job: ScoreJob, error: str) -> None:

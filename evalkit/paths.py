@@ -11,7 +11,7 @@ Everything here is pure: no I/O, no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from evalkit.path_checks import check
 from evalkit.path_steps import (
@@ -60,6 +60,7 @@ __all__ = [
     "check",
     "describe",
     "did_you_mean",
+    "merged_adapters",
     "normalise",
     "path_from_json",
     "path_json",
@@ -133,6 +134,22 @@ def _as_yaml(step: object) -> str:
     if isinstance(step, dict):
         return ", ".join(f"{verb}: {argument}" for verb, argument in step.items())
     return str(step)
+
+
+# ----------------------------------------------------------------------------- what is merged
+
+
+def merged_adapters(path: Path, full: Collection[str] = ()) -> tuple[str, ...]:
+    """Names of the LoRA adapters that a path merges, in its order.
+
+    Args:
+        path: normalised.
+        full: names of whole fine-tuned models, which are none.
+    """
+    merges = [index for index, step in enumerate(path) if isinstance(step, Merge)]
+    before = path[: merges[-1]] if merges else ()
+    names = (step.adapter for step in before if isinstance(step, Attach))
+    return tuple(name for name in names if name not in full)
 
 
 # ----------------------------------------------------------------------------- variant graph

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from evalkit.digests import digest_json
 from evalkit.machine import Machine
 from evalkit.noise import computed_in
-from evalkit.paths import Attach, Path, VariantGraph, path_json
-from evalkit.records import JsonObject, RepeatKind
+from evalkit.paths import Attach, Path, VariantGraph, merged_adapters, path_json
+from evalkit.records import SURVIVAL, JsonObject, RepeatKind
 from evalkit.sources import Sources
 from evalkit.suite import AdapterSpec, PerplexitySpec, Suite, TaskSpec, VariantSpec
 
@@ -21,6 +21,8 @@ SCORING_REVISION = 1
 """Raised when our own code changes a score of the same variant."""
 TASK_REVISION = 1
 """Raised when our own code changes a score of the same task."""
+SURVIVAL_REVISION = 1
+"""Raised when our own code measures survival otherwise."""
 TRAINING_REVISION = 1
 """Raised when our own code changes what a recipe trains."""
 SCORING_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
@@ -122,10 +124,17 @@ class Plan:
             KeyError: an adapter's digest is not known yet.
         """
         variant = self._variant_identity(job, digests)
+        measures = self._measures()
+        if merged_adapters(job.variant.path, self._full()):
+            measures[SURVIVAL] = {SURVIVAL: SURVIVAL_REVISION}
         return {
             name: digest_json({"variant": variant, "measure": measure})
-            for name, measure in self._measures().items()
+            for name, measure in measures.items()
         }
+
+    def _full(self) -> set[str]:
+        """The adapters that are whole fine-tuned models."""
+        return {name for name, spec in self.suite.adapters.items() if spec.method == "full"}
 
     def floor_keys(self, job: ScoreJob) -> dict[str, str]:
         """The key of the noise floor under every number of a job, by metric and `task_key`.

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, WeightsError
 from evalkit.paths import Path as VariantPath
-from evalkit.records import Corpus, OnProgress, Sample, Score
+from evalkit.records import SURVIVAL, Corpus, OnProgress, Sample, Score
+from evalkit.records.integrity import Finding
 from evalkit.suite import AdapterSpec, PerplexitySpec, SamplesSpec, TaskSpec
 from evalkit.task_sources import TaskSource
 from evalkit.weights.steps import BuildContext, BuiltVariant
@@ -66,6 +67,8 @@ class ScoreTask:
     samples: SamplesSpec | None
     tasks: Mapping[str, LmEvalTask] = field(default_factory=dict)
     """By the name that begins their metrics."""
+    survival: bool = False
+    """Measure how much of the merged adapters is in the weights."""
 
 
 Task = TrainTask | ScoreTask
@@ -122,6 +125,7 @@ _Done = tuple[Mapping[str, Any], Mapping[str, Score], tuple[Sample, ...]]
 
 
 def _train(task: TrainTask, on_progress: OnProgress) -> _Done:
+    from evalkit.weights.checks import check_flavour
     from evalkit.weights.fitting import check_training_fits
     from evalkit.weights.training import train_adapter
 
@@ -135,10 +139,13 @@ def _train(task: TrainTask, on_progress: OnProgress) -> _Done:
         job=task.name,
         on_progress=on_progress,
     )
+    if task.spec.lora is not None:
+        _refuse(check_flavour(task.out, task.spec.lora))
     return facts, {}, ()
 
 
 def _score(task: ScoreTask, on_progress: OnProgress) -> _Done:
+    from evalkit.weights.checks import check_finite_weights
     from evalkit.weights.fitting import check_variant_fits
     from evalkit.weights.memory import PeakMemory
     from evalkit.weights.steps import build_variant
@@ -146,8 +153,10 @@ def _score(task: ScoreTask, on_progress: OnProgress) -> _Done:
     check_variant_fits(task.path, task.context, task.memory)
     with PeakMemory() as memory:
         built = build_variant(task.path, task.context, job=task.name, on_progress=on_progress)
+        _refuse(check_finite_weights(built.model))
         scores, samples = _measure(task, built, on_progress)
         task_scores, notes = _run_tasks(task, built, on_progress)
+        survival = _survival(task, built, on_progress)
     peaks = {
         "peak_resident_bytes": memory.resident_bytes,
         "peak_device_bytes": memory.device_bytes,
@@ -155,7 +164,7 @@ def _score(task: ScoreTask, on_progress: OnProgress) -> _Done:
     facts = {**built.facts, **peaks}
     if notes:
         facts["notes"] = [*facts.get("notes", ()), *notes]
-    return facts, {**scores, **task_scores}, samples
+    return facts, {**scores, **task_scores, **survival}, samples
 
 
 def _measure(
@@ -208,6 +217,27 @@ def _run_tasks(
             scores.update(found)
             notes += said
     return scores, notes
+
+
+def _survival(task: ScoreTask, built: BuiltVariant, on_progress: OnProgress) -> dict[str, Score]:
+    """How much of the merged adapters is in the weights; nothing where they change nothing."""
+    if not task.survival:
+        return {}
+    from evalkit.weights.integrity import measure_survival, survival_score
+
+    found = measure_survival(task.path, built, task.context, job=task.name, on_progress=on_progress)
+    score = survival_score(found) if found is not None else None
+    return {} if score is None else {SURVIVAL: score}
+
+
+def _refuse(finding: Finding) -> None:
+    """Stops a job whose numbers would say nothing.
+
+    Raises:
+        WeightsError: the check failed, and is a severe one.
+    """
+    if finding.fails:
+        raise WeightsError(finding.message)
 
 
 def _explain(error: Exception) -> str:

@@ -6,6 +6,7 @@ from evalkit.records.corpora import (
 )
 from evalkit.records.judging import (
     BASELINE,
+    SURVIVAL,
     Baseline,
     Budget,
     BudgetUnit,
@@ -37,6 +38,7 @@ from evalkit.records.scores import (
 
 __all__ = [
     "BASELINE",
+    "SURVIVAL",
     "Baseline",
     "Budget",
     "BudgetUnit",

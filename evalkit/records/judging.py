@@ -15,6 +15,8 @@ VerdictName = Literal[
 BudgetUnit = Literal["relative", "points", "absolute"]
 BASELINE = "baseline"
 """What `Gate.against` says for the same variant of the promoted baseline."""
+SURVIVAL = "survival"
+"""The metric that says how much of the merged adapters is in a variant's weights."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from evalkit.records import JobRecord, RunRecord
 from evalkit.report.baseline_notes import baseline_notes
 from evalkit.report.facts import effective_dtype
 from evalkit.report.noise_notes import noise_notes
+from evalkit.report.survival_notes import survival_notes
 from evalkit.report.task_notes import task_notes
 from evalkit.report.words import joined
 
@@ -17,6 +18,7 @@ def notes_of(run: RunRecord) -> list[str]:
     notes = [*baseline_notes(run), *_precision_notes(run), *_dtype_notes(run)]
     notes += noise_notes(run)
     notes += task_notes(run)
+    notes += survival_notes(run)
     reused = [v.name for v in run.variants if v.job and v.job.status == "reused"]
     if reused:
         notes.append(f"Reused from an earlier run, unchanged: {joined(reused)}.")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from evalkit.records import (
+    SURVIVAL,
     JobRecord,
     JsonObject,
     Repeat,
@@ -69,10 +70,14 @@ def _variant(variant: VariantRecord) -> VariantJson:
         seconds=_plain(job.seconds) if job else None,
         metrics={_text(metric): _metric(score) for metric, score in variant.scores.items()},
         repeats=[_repeat(repeat) for repeat in variant.repeats],
-        # Measured by no scorer yet: null says so, a missing key would not.
-        survival=None,
+        survival=_survival(variant),
         facts=_plain(job.facts) if job else {},
     )
+
+
+def _survival(variant: VariantRecord) -> float | None:
+    score = variant.scores.get(SURVIVAL)
+    return None if score is None else float(score.value)
 
 
 def _metric(score: Score) -> MetricJson:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evalkit.records import BASELINE, RunRecord, VariantRecord, Verdict
+from evalkit.records import BASELINE, SURVIVAL, RunRecord, VariantRecord, Verdict
 from evalkit.report.facts import (
     carries_adapter,
     comparable,
@@ -18,6 +18,7 @@ from evalkit.report.facts import (
     verbs,
 )
 from evalkit.report.recommendation import recommended
+from evalkit.report.survival_notes import lost_adapter
 from evalkit.report.words import (
     against_words,
     budget_words,
@@ -137,7 +138,8 @@ def _effect(run: RunRecord, verdict: Verdict) -> str:
         return f"{gate.variant} has {against_words(gate)}'s {metric}"
     if verdict.effect > 0:
         return (
-            f"{gate.variant} raises {metric} by {effect_words(verdict, signed=False)}{bracket} "
+            f"{gate.variant} {lost_adapter(score_of(run, gate.variant, SURVIVAL))}raises {metric} "
+            f"by {effect_words(verdict, signed=False)}{bracket} "
             f"over {against_words(gate)}"
         )
     lowered = effect_words(verdict, signed=False).lstrip("\N{MINUS SIGN}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from evalkit.records import RunRecord, Score, VariantRecord, Verdict
+from evalkit.records import SURVIVAL, RunRecord, Score, VariantRecord, Verdict
 from evalkit.report import facts as records
 from evalkit.report.noise_notes import floor_of_gate
 from evalkit.report.strips import Strip, strip, strip_domains
@@ -131,6 +131,8 @@ def shown_effect(run: RunRecord, verdict: Verdict) -> str:
         return effect_words(verdict, precise=True)
     score = records.score_of(run, verdict.gate.variant, verdict.gate.metric)
     value = score.value if score is not None else verdict.effect
+    if value is not None and verdict.gate.metric == SURVIVAL:
+        return percent(value)
     return "" if value is None else figure(value)
 
 

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from evalkit.records import BASELINE, Budget, Gate
+from evalkit.records import BASELINE, SURVIVAL, Budget, Gate
 from evalkit.suite.fields import (
     Found,
     Number,
@@ -69,7 +69,7 @@ def _metric(name: str, info: ValidationInfo) -> str:
         return name
     wanted = rest if rest and task not in names.tasks else "acc"
     examples = [f"{known}/{wanted}" for known in names.tasks]
-    what = unknown(name, [*names.metrics, *examples], what="metric")
+    what = unknown(name, [*names.metrics, SURVIVAL, *examples], what="metric")
     if what is not None and name.rpartition("/")[2] in _READINGS:
         what += "; it comes from the same losses as perplexity: gate that"
     if what is not None:
@@ -97,7 +97,8 @@ class GateSpec(Spec):
     """One promise about one metric of one variant. Give exactly one of the four limits."""
 
     metric: Annotated[Text, AfterValidator(_metric)]
-    """`perplexity`, or `perplexity/NAME` where the suite names several corpora."""
+    """`perplexity`, or `perplexity/NAME` where the suite names several corpora; `TASK/acc`; or
+    `survival`, how much of an adapter a merge left in the weights (1 is all of it), with `min`."""
     variant: Annotated[Text, AfterValidator(_variant)]
     """The variant that promises."""
     against: Annotated[Text, AfterValidator(_reference)] | None = None
@@ -145,6 +146,8 @@ class GateSpec(Spec):
         return []
 
     def _found_in_budget(self) -> list[Found]:
+        if self.metric == SURVIVAL and self.minimum is None:
+            return [((), "survival is measured and not compared: give min, as in 'min: 0.9'")]
         if self.metric.partition("/")[0] != PERPLEXITY:
             return found_in_task_budget(self.metric, self.max_increase, self.max_decrease)
         found: list[Found] = []

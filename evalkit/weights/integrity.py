@@ -16,7 +16,7 @@ import numpy as np
 
 from evalkit import paths
 from evalkit.errors import WeightsError
-from evalkit.records import OnProgress, Progress, Score
+from evalkit.records import SURVIVAL, OnProgress, Progress, Score
 from evalkit.records.integrity import ModuleSurvival, Survival
 from evalkit.weights import layer_weights, quantization
 from evalkit.weights.reference import (
@@ -25,14 +25,12 @@ from evalkit.weights.reference import (
     ReferenceLayer,
     StreamedReference,
     can_stream,
-    merged_adapters,
 )
 from evalkit.weights.steps import BuildContext, BuiltVariant
 
 if TYPE_CHECKING:
     import torch
 
-METRIC = "survival"
 _PIECE = 2**22
 """Elements that are taken to float64 at once: 32 MiB a tensor."""
 
@@ -64,16 +62,16 @@ def measure_survival(
     Raises:
         WeightsError: weights are rearranged in memory, or do not belong to the path.
     """
-    if not merged_adapters(path, context.full):
+    if not paths.merged_adapters(path, context.full):
         return None
     quantization.refuse_repacked(built.model, "measure survival")
     started = time.perf_counter()
     reference = _reference(path, built, context, job=job, on_progress=on_progress)
     parts = []
     for number, name in enumerate(reference.modules):
-        on_progress(Progress(job, METRIC, number, len(reference.modules)))
+        on_progress(Progress(job, SURVIVAL, number, len(reference.modules)))
         parts.append(_measure(name, final_layer(built.model, name), reference))
-    on_progress(Progress(job, METRIC, len(parts), len(parts)))
+    on_progress(Progress(job, SURVIVAL, len(parts), len(parts)))
     return Survival(tuple(parts), round(time.perf_counter() - started, 3))
 
 
@@ -95,7 +93,7 @@ def survival_score(survival: Survival) -> Score | None:
     }
     nothing = np.zeros(0)
     return Score(
-        metric=METRIC,
+        metric=SURVIVAL,
         kind="mean",
         value=total,
         stderr=None,

@@ -107,7 +107,7 @@ class StreamedReference:
             for index, step in enumerate(path)
             if isinstance(step, paths.Quantize)
         }
-        merged = merged_adapters(path, context.full)
+        merged = paths.merged_adapters(path, context.full)
         targeted = {name for adapter in merged for name in self._deltas[adapter].modules}
         self.modules = tuple(name for name, _ in skeleton.named_modules() if name in targeted)
         missing = [name for name in self.modules if f"{name}.weight" not in self._tensors]
@@ -179,19 +179,6 @@ class _Walk:
         if self.stored is not None:
             return layer_weights.expanded(self.stored)
         return self.weight.float()
-
-
-def merged_adapters(path: paths.Path, full: Collection[str] = ()) -> tuple[str, ...]:
-    """Names of the LoRA adapters that a path merges, in its order.
-
-    Args:
-        path: normalised.
-        full: names of whole fine-tuned models, which are none.
-    """
-    merges = [index for index, step in enumerate(path) if isinstance(step, paths.Merge)]
-    before = path[: merges[-1]] if merges else ()
-    names = (step.adapter for step in before if isinstance(step, paths.Attach))
-    return tuple(name for name in names if name not in full)
 
 
 # ----------------------------------------------------------------------------- from whole models

@@ -345,6 +345,40 @@ def test_ctrl_c_exits_130_and_the_next_run_goes_on(workplace):
     assert told["merged-4bit"]["status"] == "scored"
 
 
+def test_a_merge_tells_what_it_kept_of_the_adapter(workplace, tiny_folder, capsys):
+    gates = "  - {metric: survival, variant: merged-4bit, min: 0.9}\n"
+    gates += "  - {metric: survival, variant: fp32-merged, min: 0.9}\n"
+    gates += "  - {metric: survival, variant: nf4, min: 0.9}\n"
+    text = suite_text(tiny_folder, gates=gates).replace("steps: 12", "steps: 2")
+    text = text.replace("1e-2", "1e-4").replace(
+        "  - merged-4bit\n",
+        "  - merged-4bit\n  - fp32-merged: [load: fp32, attach: tuned, merge]\n",
+    )
+    (workplace / "suite.yaml").write_text(text)
+    assert run("--json", "result.json", "--set", "model.dtype=fp32") == 1
+    told = result()
+    kept = {name: variant["survival"] for name, variant in told["variants"].items()}
+    assert kept["fp16"] is kept["nf4"] is kept["nf4+adapter"] is None
+    assert kept["merged-4bit"] < 0.5 < 0.9 < kept["fp32-merged"] < 1.1
+    verdicts = {(v["metric"], v["variant"]): v["verdict"] for v in told["verdicts"]}
+    assert verdicts["survival", "merged-4bit"] == "REGRESSED"
+    assert verdicts["survival", "fp32-merged"] == "PASS"
+    assert verdicts["survival", "nf4"] == "MISSING"
+    assert "Kept of the adapter in the merged weights" in " ".join(capsys.readouterr().out.split())
+    assert run("--json", "again.json", "--set", "model.dtype=fp32") == 1
+    again = result("again.json")["variants"]
+    assert again["merged-4bit"]["reused_from"] == told["run"]
+    assert again["merged-4bit"]["survival"] == kept["merged-4bit"]
+
+
+def test_survival_is_gated_by_a_minimum(workplace, tiny_folder, capsys):
+    gate = "  - {metric: survival, variant: merged-4bit, against: nf4, max_decrease: 1}\n"
+    (workplace / "suite.yaml").write_text(suite_text(tiny_folder, gates=gate))
+    code, log = failing(workplace, capsys)
+    assert code == 2
+    assert "give min" in log
+
+
 MISTAKES = {
     "unknown key": (("name: tiny\n", "nmae: tiny\n"), "nmae"),
     "unknown step": (("  - merged-4bit\n", "  - m: [quantise: nf4]\n"), "'quantise'"),

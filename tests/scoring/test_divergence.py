@@ -202,13 +202,13 @@ def test_documents_of_one_cluster_are_not_independent(tiny_model: Any, tiny_toke
 
 
 def test_a_maximum_on_it_is_a_gate(tiny_model: Any, tiny_tokenizer: Any) -> None:
-    from evalkit.gates import judge
+    from evalkit.gates import Evidence, judge
 
     corpus = corpus_of(*(f"{text} {number}" for number in range(12) for text in TEXTS[:2]))
     subject, _ = subject_of(moved(tiny_model, 0.2), tiny_tokenizer, corpus)
     score, _ = score_lockstep(subject, tiny_model, metric="divergence", reference="fp16")
     gates = [Gate("divergence", "nf4", maximum=share * score.value) for share in (0.5, 1.0, 2.0)]
-    verdicts = judge(gates, {"nf4": {"divergence": score}}, {})
+    verdicts = judge(gates, Evidence({"nf4": {"divergence": score}}))
     assert [verdict.verdict for verdict in verdicts] == ["REGRESSED", "INCONCLUSIVE", "PASS"]
 
 

@@ -123,12 +123,12 @@ def test_a_speed_that_is_known_is_not_measured_again(bench, monkeypatch):
 
 
 def test_gates_may_limit_it():
-    from evalkit.gates import judge
+    from evalkit.gates import Evidence, judge
     from evalkit.records import Gate
 
     scores = footprint_scores(Footprint(1000, 900, 100, 10, 2.0, 50.0, 5.0))
     gates = [Gate("memory", "nf4", maximum=999.0), Gate("decode_speed", "nf4", minimum=4.0)]
-    verdicts = judge(gates, {"nf4": scores}, {})
+    verdicts = judge(gates, Evidence({"nf4": scores}))
     assert [verdict.verdict for verdict in verdicts] == ["REGRESSED", "PASS"]
 
 

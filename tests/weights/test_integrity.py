@@ -429,13 +429,13 @@ def test_groups_and_the_score():
 
 
 def test_a_gate_on_survival_is_judged():
-    from evalkit.gates import judge
+    from evalkit.gates import Evidence, judge
     from evalkit.records import Gate
 
     lost = Survival((ModuleSurvival("q_proj", 0.01, 1.0, 1.0, 100.0),))
     scores = {"merged": {"survival": survival_score(lost)}}
     gates = [Gate("survival", "merged", minimum=minimum) for minimum in (0.9, 0.005)]
-    assert [verdict.verdict for verdict in judge(gates, scores, {})] == ["REGRESSED", "PASS"]
+    assert [verdict.verdict for verdict in judge(gates, Evidence(scores))] == ["REGRESSED", "PASS"]
 
 
 # ----------------------------------------------------------------------------- other packages

@@ -277,6 +277,11 @@ def test_a_whole_fine_tuned_model_replaces_the_weights(bench, tiny_model, tmp_pa
     full = bench.adding(small=tmp_path / "tuned")
     full.context = replace(full.context, full=frozenset({"small"}))
     assert torch.equal(full.logits({"load": "fp32"}, ATTACH), bench.logits_of(tiny_model))
+    # Nothing is on top of it, so a merge leaves it alone, and it can be quantised.
+    merged = full.logits({"load": "fp32"}, ATTACH, "merge")
+    assert torch.equal(merged, bench.logits_of(tiny_model))
+    few_bits = full.build({"load": "fp32"}, ATTACH, "merge", NF4)
+    assert quantization.quantized_layers(few_bits.model)
 
 
 # ----------------------------------------------------------------------------- merge
