@@ -47,7 +47,8 @@ def _scores(baseline: Baseline, *, wide: bool) -> Table:
                 "" if score.stderr is None else f" ± {stderr_figure(score.stderr, score.value)}"
             )
             cells = [variant, metric, f"{figure(score.value)}{stderr}"]
-            cells += [counted(len(score.unit_ids), unit_noun(score))] if wide else []
+            units = len(score.unit_ids)
+            cells += [counted(units, unit_noun(score)) if units else "weights"] if wide else []
             grid.add_row(*(Text(clean(cell)) for cell in cells))
     return grid
 

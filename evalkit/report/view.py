@@ -138,7 +138,7 @@ def shown_effect(run: RunRecord, verdict: Verdict) -> str:
 
 def size_words(run: RunRecord, verdict: Verdict) -> str:
     """'42 documents in 40 clusters; noise floor 0.05 %'."""
-    if verdict.n_units is None:
+    if not verdict.n_units:  # measured, not sampled
         return ""
     score = records.score_of(run, verdict.gate.variant, verdict.gate.metric)
     units = counted(verdict.n_units, records.unit_noun(score))

@@ -92,8 +92,11 @@ def effect_words(verdict: Verdict, *, signed: bool = True, precise: bool = False
 
 
 def interval_words(verdict: Verdict, *, signed: bool = False, precise: bool = False) -> str:
-    """A verdict's 95 % interval: '62–72 %', '−0.4 to 1.2 %'. Empty where it has none."""
-    if verdict.effect is None or verdict.low is None or verdict.high is None:
+    """A verdict's 95 % interval: '62–72 %', '−0.4 to 1.2 %'. Empty where it has none.
+
+    What was measured and not sampled has none: its ends are the value itself.
+    """
+    if verdict.n_units == 0 or verdict.effect is None or verdict.low is None or verdict.high is None:
         return ""
     scale, suffix = _scale(effect_unit(verdict.gate))
     decimals = _verdict_decimals(verdict, scale, precise=precise)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from evalkit.records import Budget, Gate
+from evalkit.records import Budget, Gate, Verdict
 from evalkit.report import words
 
 
@@ -88,3 +90,10 @@ def test_bytes_words():
 
 def test_joined():
     assert [words.joined(list("abc")[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]
+
+
+def test_what_was_measured_and_not_sampled_has_no_interval():
+    gate = Gate("survival", "merged", minimum=0.9)
+    measured = Verdict(gate, "REGRESSED", ok=False, effect=0.007, low=0.007, high=0.007, n_units=0)
+    assert words.interval_words(measured) == ""
+    assert words.interval_words(replace(measured, low=0.005, high=0.01, n_units=40)) != ""
