@@ -8,6 +8,7 @@ from typing import Any
 
 from evalkit.records import JobRecord, RunRecord, Sample, Score, VariantRecord
 from evalkit.report import facts as records
+from evalkit.report.attribution import EdgeEffect, edge_effects
 from evalkit.report.strips import loss_history, sparkline
 from evalkit.report.view import Tone, change_words
 from evalkit.report.words import bytes_words, clean, duration, figure, score_figure
@@ -25,6 +26,8 @@ class Node:
     edge: str
     value: str
     change: str
+    interval: str
+    """The change's 95 % interval, paired by document."""
     tone: Tone
     status: str
     children: tuple[Node, ...] = ()
@@ -56,6 +59,7 @@ def graph(run: RunRecord, metric: str) -> list[Node]:
     A variant whose parent is unknown, or would lead back to itself, is a root.
     """
     names = {variant.name for variant in run.variants}
+    effects = {edge.variant: edge for edge in edge_effects(run, metric)}
     children: dict[str | None, list[VariantRecord]] = {}
     for variant in run.variants:
         parent = variant.parent if variant.parent in names else None
@@ -65,7 +69,7 @@ def graph(run: RunRecord, metric: str) -> list[Node]:
     def grow(variant: VariantRecord) -> Node:
         seen.add(variant.name)
         below = [child for child in children.get(variant.name, []) if child.name not in seen]
-        return _node(run, variant, metric, tuple(grow(child) for child in below))
+        return _node(run, variant, metric, effects, tuple(grow(child) for child in below))
 
     roots = [grow(variant) for variant in children.get(None, [])]
     return roots + [grow(variant) for variant in run.variants if variant.name not in seen]
@@ -142,7 +146,14 @@ def scalar_words(value: object) -> str:
     return str(value)
 
 
-def _node(run: RunRecord, variant: VariantRecord, metric: str, below: tuple[Node, ...]) -> Node:
+def _node(
+    run: RunRecord,
+    variant: VariantRecord,
+    metric: str,
+    effects: Mapping[str, EdgeEffect],
+    below: tuple[Node, ...],
+) -> Node:
+    effect = effects.get(variant.name)
     score = variant.scores.get(metric)
     parent = records.score_of(run, variant.parent, metric)
     return Node(
@@ -150,6 +161,7 @@ def _node(run: RunRecord, variant: VariantRecord, metric: str, below: tuple[Node
         edge=variant.edge or records.path_words(variant.path),
         value=score_figure(score.value, score.unit) if score else "",
         change=change_words(score, parent) if score and parent else "",
+        interval=effect.words[1] if effect else "",
         tone=_change_tone(score, parent),
         status="" if score else records.job_status(variant),
         children=below,

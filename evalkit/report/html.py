@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from evalkit.errors import EvalkitError
-from evalkit.records import JsonObject, RunRecord
+from evalkit.records import JsonObject, RunRecord, Score
 from evalkit.report import facts as records
 from evalkit.report.baseline_notes import relaxed_notes
 from evalkit.report.charts import NARROW, WIDE, Dot, Shape, dot_plot
@@ -101,6 +101,10 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
+def _any_score(run: RunRecord, metric: str | None) -> Score | None:
+    return next((v.scores[metric] for v in run.variants if metric and metric in v.scores), None)
+
+
 def _context(run: RunRecord) -> dict[str, Any]:
     sentence = verdict_sentence(run)
     # What a reader in a hurry needs: 'Ship a or b', 'Not ready'.
@@ -123,6 +127,7 @@ def _context(run: RunRecord) -> dict[str, Any]:
         "unscored": [] if metrics else run.variants,
         "graph": graph(run, primary) if primary else [],
         "graph_metric": next((t.title for t in tables if t.metric == primary), ""),
+        "graph_unit": records.unit_noun(_any_score(run, primary)),
         "adapters": [job_card(job.name, job) for job in run.adapters],
         "prompts": prompt_cards(run),
         "relaxed": relaxed_notes(run),

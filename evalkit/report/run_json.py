@@ -18,10 +18,12 @@ from evalkit.records import (
     VariantRecord,
     Verdict,
 )
+from evalkit.report.attribution import edge_effect
 from evalkit.report.facts import job_status
 from evalkit.report.run_schema import (
     SCHEMA,
     AdapterJson,
+    EdgeJson,
     MetricJson,
     OutcomesJson,
     RepeatJson,
@@ -48,7 +50,7 @@ def run_json(run: RunRecord) -> JsonObject:
         seconds=_plain(run.seconds),
         exit_code=run.exit_code,
         sentence=verdict_sentence(run),
-        variants={_text(variant.name): _variant(variant) for variant in run.variants},
+        variants={_text(variant.name): _variant(run, variant) for variant in run.variants},
         adapters={_text(job.name.removeprefix("train ")): _job(job) for job in run.adapters},
         verdicts=[_verdict(verdict) for verdict in run.verdicts],
         arguments=_plain(run.arguments),
@@ -58,12 +60,13 @@ def run_json(run: RunRecord) -> JsonObject:
     return answer.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
-def _variant(variant: VariantRecord) -> VariantJson:
+def _variant(run: RunRecord, variant: VariantRecord) -> VariantJson:
     job = variant.job
     return VariantJson(
         path=[_plain(step) for step in variant.path],
         parent=_plain(variant.parent),
         edge=_text(variant.edge),
+        edge_effects=_edges(run, variant),
         status=job_status(variant),
         reused_from=_plain(job.reused_from) if job else None,
         error=_plain(job.error) if job else None,
@@ -73,6 +76,20 @@ def _variant(variant: VariantRecord) -> VariantJson:
         survival=_survival(variant),
         facts=_plain(job.facts) if job else {},
     )
+
+
+def _edges(run: RunRecord, variant: VariantRecord) -> dict[str, EdgeJson]:
+    found = {metric: edge_effect(run, variant, metric) for metric in variant.scores}
+    return {
+        _text(metric): EdgeJson(
+            effect=_plain(seen.effect),
+            low=_plain(seen.low),
+            high=_plain(seen.high),
+            unit=seen.effect_unit,
+        )
+        for metric, edge in found.items()
+        if edge is not None and (seen := edge.measured).effect is not None
+    }
 
 
 def _survival(variant: VariantRecord) -> float | None:

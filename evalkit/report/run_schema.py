@@ -78,6 +78,17 @@ class RepeatJson(_Part):
     """The value of each metric."""
 
 
+class EdgeJson(_Part):
+    """What the steps since a variant's parent did to one metric, paired by unit."""
+
+    effect: float
+    """A fraction of the parent's value where `unit` is relative, else the difference."""
+    low: float | None
+    """The 95 % interval; null where there is none."""
+    high: float | None
+    unit: BudgetUnit
+
+
 class VariantJson(_Part):
     """One variant: its path, what became of it, and everything measured on it."""
 
@@ -87,6 +98,8 @@ class VariantJson(_Part):
     """The nearest ancestor that was scored."""
     edge: str
     """What the steps since the parent do, in words."""
+    edge_effects: dict[str, EdgeJson]
+    """What those steps did, by metric; of what the parent was scored on too."""
     status: Literal["scored", "failed", "cancelled", "missing"]
     """`missing`: its job never ended."""
     reused_from: str | None

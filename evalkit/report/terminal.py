@@ -8,6 +8,7 @@ from rich.text import Text
 
 from evalkit.records import RunRecord
 from evalkit.report import facts as records
+from evalkit.report.attribution import edge_effects
 from evalkit.report.baseline_notes import promotion_hint, relaxed_notes
 from evalkit.report.notes import notes_of
 from evalkit.report.sentence import verdict_sentence
@@ -20,7 +21,7 @@ from evalkit.report.view import (
     gate_rows,
     metric_table,
 )
-from evalkit.report.words import clean
+from evalkit.report.words import clean, metric_words
 
 _STYLES: dict[Tone, str] = {"good": "green", "bad": "red", "warn": "yellow", "plain": ""}
 _WIDE = 100
@@ -52,6 +53,9 @@ def render_run(run: RunRecord, console: Console) -> None:
     if gates:
         listed = console.width < _NARROW
         console.print(_listed_gates(gates) if listed else _gates(gates, wide=wide))
+        console.print()
+    if steps := _steps(run):
+        console.print(steps)
         console.print()
     relaxed = relaxed_notes(run)
     for note in relaxed:
@@ -95,6 +99,23 @@ def _variant_cells(row: MetricRow, *, wide: bool) -> list[Text]:
     cells = [_text(row.name), value, _text(row.change)]
     cells += [_text(row.bits_per_byte), _text(row.tokens), _text(row.stored)] if wide else []
     return [*cells, _text(row.standing, _STYLES[row.tone])]
+
+
+def _steps(run: RunRecord) -> RenderableType | None:
+    """What each edge of the variant graph did; None where there is none."""
+    metric = records.primary_metric(run)
+    effects = edge_effects(run, metric) if metric else []
+    if not effects or metric is None:
+        return None
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    grid.add_column("from → to", overflow="fold")
+    grid.add_column("step", overflow="fold", ratio=1)
+    grid.add_column(_text(f"{metric_words(metric)}, 95 % CI"), justify="right")
+    for effect in effects:
+        change, interval = effect.words
+        told = _text("\n".join(part for part in (change, interval) if part))
+        grid.add_row(_text(f"{effect.parent} → {effect.variant}"), _text(effect.steps), told)
+    return grid
 
 
 def _gates(gates: list[GateRow], *, wide: bool) -> RenderableType:

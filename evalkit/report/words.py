@@ -96,7 +96,12 @@ def interval_words(verdict: Verdict, *, signed: bool = False, precise: bool = Fa
 
     What was measured and not sampled has none: its ends are the value itself.
     """
-    if verdict.n_units == 0 or verdict.effect is None or verdict.low is None or verdict.high is None:
+    if (
+        verdict.n_units == 0
+        or verdict.effect is None
+        or verdict.low is None
+        or verdict.high is None
+    ):
         return ""
     scale, suffix = _scale(effect_unit(verdict.gate))
     decimals = _verdict_decimals(verdict, scale, precise=precise)
