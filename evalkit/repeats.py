@@ -12,7 +12,7 @@ from typing import Literal
 from evalkit.digests import digest_json
 from evalkit.errors import UsageError
 from evalkit.plan import SAMPLES, Plan, RepeatJob, TrainJob, recipe_key
-from evalkit.records import BASELINE
+from evalkit.records import BASELINE, SURVIVAL
 from evalkit.suite import AdapterSpec, PerplexitySpec, Suite, TaskSpec
 
 Noise = Literal["score", "train"]
@@ -59,7 +59,9 @@ def repeat_keys(plan: Plan, repeat: RepeatJob, digests: Mapping[str, str]) -> di
         digests: of the adapters that the repeat's variant attaches here, by name.
     """
     keys = plan.reuse_keys(repeat.job, digests)
-    keys.pop(SAMPLES, None)
+    # Texts are shown once, and what a merge did to the weights is no draw of anything.
+    for name in (SAMPLES, SURVIVAL):
+        keys.pop(name, None)
     if repeat.kind == "seed":
         return keys
     how = repeat.label

@@ -69,8 +69,11 @@ def keys(made, adapter="a"):
 
 
 def test_every_number_has_its_own_key(tmp_path):
-    found = [key for by_metric in keys(plan(tmp_path)).values() for key in by_metric.values()]
-    assert len(found) == len(set(found)) == 4
+    by_variant = keys(plan(tmp_path))
+    found = [key for by_metric in by_variant.values() for key in by_metric.values()]
+    assert len(found) == len(set(found)) == 5
+    merged = [variant for variant, by_metric in by_variant.items() if "survival" in by_metric]
+    assert merged == ["merged-4bit"]
 
 
 def test_names_and_order_are_in_no_key(tmp_path):

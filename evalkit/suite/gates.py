@@ -69,7 +69,7 @@ def _metric(name: str, info: ValidationInfo) -> str:
         return name
     wanted = rest if rest and task not in names.tasks else "acc"
     examples = [f"{known}/{wanted}" for known in names.tasks]
-    what = unknown(name, [*names.metrics, SURVIVAL, *examples], what="metric")
+    what = unknown(name, [*names.metrics, *examples, SURVIVAL], what="metric")
     if what is not None and name.rpartition("/")[2] in _READINGS:
         what += "; it comes from the same losses as perplexity: gate that"
     if what is not None:

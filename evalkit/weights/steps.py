@@ -213,10 +213,10 @@ def merge(build: _Build) -> None:
     On bitsandbytes' weights peft expands each weight, adds the adapter, and quantises again. Into
     group4 weights QA-LoRA merges by moving zeros, and nothing else does.
     """
-    if not build.attached:
-        return  # a whole fine-tuned model replaced the weights: nothing is on top of them
     model: Any = _loaded(build)
     quantization.refuse_repacked(model, "merge")
+    if not hasattr(model, "merge_and_unload"):
+        return  # a whole fine-tuned model replaced the weights: nothing is on top of them
     layers = quantization.quantized_layers(model).values()
     quantised = sum(not is_group4(layer) for layer in layers)
     with loading.quiet_libraries():
