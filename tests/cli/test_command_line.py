@@ -379,6 +379,32 @@ def test_survival_is_gated_by_a_minimum(workplace, tiny_folder, capsys):
     assert "give min" in log
 
 
+FLAVOURS = {
+    "qa-lora": ("group4", "flavour: qa-lora"),
+    "dora": ("nf4", "use_dora: true"),
+    "rslora": ("nf4", "use_rslora: true"),
+    "loftq": ("nf4", "init: loftq"),
+    "pissa": ("nf4", "init: pissa"),
+}
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_every_flavour_of_lora_goes_the_whole_line(workplace, tiny_folder, flavour):
+    base, field = FLAVOURS[flavour]
+    text = suite_text(tiny_folder).replace("    on: nf4\n", f"    on: {base}\n")
+    text = text.replace("alpha: 16}", f"alpha: 16, {field}}}").replace("steps: 12", "steps: 2")
+    start, end = text.index("variants:"), text.index("metrics:")
+    steps = f"[quantize: {base}, attach: tuned"
+    variants = f"variants:\n  - on: {steps}]\n  - in: {steps}, merge]\n"
+    text = text[:start] + variants + text[end : text.index("gates:")]
+    (workplace / "suite.yaml").write_text(text)
+    assert run("--json", "result.json", "--set", "model.dtype=fp32") == 0
+    told = result()["variants"]
+    assert told["on"]["survival"] is None
+    kept = told["in"]["survival"]
+    assert kept == pytest.approx(1, abs=1e-4) if flavour == "qa-lora" else kept is not None
+
+
 MISTAKES = {
     "unknown key": (("name: tiny\n", "nmae: tiny\n"), "nmae"),
     "unknown step": (("  - merged-4bit\n", "  - m: [quantise: nf4]\n"), "'quantise'"),
