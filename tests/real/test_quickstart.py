@@ -76,7 +76,7 @@ def test_the_verdicts_say_so(quickstart):
 def test_the_report_opens_with_the_finding_and_names_what_the_weights_were(quickstart):
     told, folder = quickstart
     page = (folder / "reports" / "quickstart" / told["run"] / "index.html").read_text("utf-8")
-    finding = r"merged-4bit keeps (\d\.\d+) % of the adapter and raises perplexity by"
+    finding = r"merged-4bit keeps (\d\.\d+)\s% of the adapter and raises perplexity by"
     kept = re.search(finding, re.sub(r"<[^>]+>", "", page))
     assert kept is not None
     assert 0 < float(kept[1]) < 5
