@@ -16,6 +16,7 @@ from evalkit.paths import PRESETS, preset_path
 from evalkit.suite import (
     AdapterSpec,
     DataSpec,
+    DivergenceSpec,
     GateSpec,
     LoraSpec,
     Metrics,
@@ -38,6 +39,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`adapters.NAME.training`": TrainingSpec,
     "`metrics`": Metrics,
     "`metrics.perplexity`": PerplexitySpec,
+    "`metrics.divergence`": DivergenceSpec,
     "`metrics.samples`": SamplesSpec,
     "`tasks`": TaskSpec,
     "`gates`": GateSpec,

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from evalkit.digests import digest_json
 from evalkit.errors import Problem, SuiteError
 from evalkit.noise import Floors, floor_under, own_floors, refusal
-from evalkit.plan import Plan, ScoreJob, task_key
+from evalkit.plan import Plan, task_key
+from evalkit.plan_jobs import ScoreJob
 from evalkit.records import NoiseFloor
 from evalkit.store import Store
 

@@ -16,8 +16,18 @@ from evalkit.executors.tasks import (
     Task,
     TrainTask,
 )
-from evalkit.plan import SAMPLES, Plan, ScoreJob, TrainJob, task_key
-from evalkit.records import SURVIVAL, JobKind, JobRecord, JsonObject, Progress, Score
+from evalkit.plan import FOOTPRINT, SAMPLES, Plan, task_key
+from evalkit.plan_jobs import ScoreJob, TrainJob
+from evalkit.records import (
+    DIVERGENCE,
+    SURVIVAL,
+    JobKind,
+    JobRecord,
+    JsonObject,
+    Progress,
+    Score,
+)
+from evalkit.reference_jobs import ReferenceKeeper
 from evalkit.repeats import Noise, family_key, seed_of
 from evalkit.reuse import StoredNumbers, find_stored, planned_variants
 from evalkit.sources import adapter_digest, find_trained_adapter, trained_adapter_folder
@@ -110,6 +120,7 @@ class JobDriver:
         self._executor = executor
         self._watcher = watcher
         self._planned = {variant.name: variant for variant in planned_variants(plan)}
+        self._reference = ReferenceKeeper(plan, options.cache / "scratch" / f"reference-{run_id}")
 
     def train(self, training: Sequence[TrainJob]) -> None:
         """Trains what no earlier run has trained by the same recipe."""
@@ -130,21 +141,26 @@ class JobDriver:
         """Scores every variant; takes stored numbers where their keys are equal."""
         jobs = {job.name: job for job in self._plan.scoring}
         found: dict[str, StoredNumbers] = {}
-        tasks: list[Task] = []
         for job in jobs.values():
             lost = next((name for name in job.adapters if name in self.untrained), None)
             if lost is not None:
                 error = f"its adapter {lost} was not trained: {self.untrained[lost]}"
                 self._record_failure(job, error)
                 continue
-            found[job.name] = self._find(job)
-            if found[job.name].missing:
-                tasks.append(self.score_task(job, found[job.name].missing))
+            known = self._find(job)
+            if known.missing:
+                found[job.name] = known
             else:
-                self._record_reused(job, found[job.name])
-        for outcome in self._executor.execute(tasks, self._watcher.on_progress):
-            name = outcome.task.name
-            self._record_outcome(jobs[name], found[name], outcome)
+                self._record_reused(job, known)
+        if any(DIVERGENCE in known.missing for known in found.values()):
+            self._write_reference()
+        try:
+            tasks = [self.score_task(jobs[name], known.missing) for name, known in found.items()]
+            for outcome in self._executor.execute(tasks, self._watcher.on_progress):
+                name = outcome.task.name
+                self._record_outcome(jobs[name], found[name], outcome)
+        finally:
+            self._reference.delete()
 
     # ------------------------------------------------------------------------- training
 
@@ -218,19 +234,36 @@ class JobDriver:
                 for spec in suite.tasks
                 if task_key(spec.name) in missing
             },
+            divergence=self._reference.compared(self.digests) if DIVERGENCE in missing else None,
             survival=SURVIVAL in missing,
+            footprint=FOOTPRINT in missing,
+            reload_check=suite.metrics.reload_check,
         )
+
+    def _write_reference(self) -> None:
+        """Writes what divergence is measured from; variants go on without where that fails."""
+        tasks = self._reference.tasks(self._context())
+        for outcome in self._executor.execute(tasks, self._watcher.on_progress):
+            record = self.job_record(outcome, "reference")
+            self._reference.error = outcome.error
+            self._store.record_job(self._run_id, record)
+            self._watcher.job_ended(record, {})
 
     def _record_failure(self, job: ScoreJob, error: str) -> None:
         record = JobRecord(job.name, "score", "failed", 0.0, error=error)
         self._record(StoredNumbers({}).result(self._planned[job.variant.name], record), {})
 
     def _record_reused(self, job: ScoreJob, found: StoredNumbers) -> None:
-        record = JobRecord(job.name, "score", "reused", 0.0, reused_from=found.run)
+        facts = self._store.find_facts(found.run, [score.id for score in found.scores.values()])
+        record = JobRecord(job.name, "score", "reused", 0.0, facts=facts, reused_from=found.run)
         self._record(found.result(self._planned[job.variant.name], record), {})
 
     def _record_outcome(self, job: ScoreJob, found: StoredNumbers, outcome: Outcome) -> None:
         record = self.job_record(outcome, "score")
+        if self._reference.error and DIVERGENCE in found.missing:
+            why = f"divergence was not measured, for its reference failed: {self._reference.error}"
+            notes = [*record.facts.get("notes", ()), why]
+            record = replace(record, facts={**record.facts, "notes": notes})
         result = found.result(self._planned[job.variant.name], record, outcome)
         self._record(result, outcome.scores)
 

@@ -129,7 +129,15 @@ def pilot_suite(plan: Plan, documents: int, *, untrained: Collection[str]) -> Su
         metric: _shortened(plan, spec, documents)
         for metric, spec in suite.metrics.perplexity.items()
     }
-    metrics = suite.metrics.model_copy(update={"perplexity": perplexity, "samples": None})
+    metrics = suite.metrics.model_copy(
+        update={
+            "perplexity": perplexity,
+            "divergence": None,
+            "samples": None,
+            "footprint": False,
+            "reload_check": False,
+        }
+    )
     # Under names of their own: what adapters are trained on stays as it is.
     first = {
         _first(spec.on): suite.data[spec.on].model_copy(

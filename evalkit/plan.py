@@ -7,22 +7,27 @@ the number. Names (of the suite, a variant, an adapter, a corpus) are in no key.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from evalkit.digests import digest_json
 from evalkit.machine import Machine
 from evalkit.noise import computed_in
 from evalkit.paths import Attach, Path, VariantGraph, merged_adapters, path_json
-from evalkit.records import SURVIVAL, JsonObject, RepeatKind
+from evalkit.plan_jobs import ReferenceJob, RepeatJob, ScoreJob, TrainJob
+from evalkit.records import DIVERGENCE, SURVIVAL, JsonObject
 from evalkit.sources import Sources
-from evalkit.suite import AdapterSpec, PerplexitySpec, Suite, TaskSpec, VariantSpec
+from evalkit.suite import AdapterSpec, PerplexitySpec, Suite, TaskSpec
 
 SCORING_REVISION = 1
 """Raised when our own code changes a score of the same variant."""
 TASK_REVISION = 1
 """Raised when our own code changes a score of the same task."""
-SURVIVAL_REVISION = 1
+SURVIVAL_REVISION = 2
 """Raised when our own code measures survival otherwise."""
+DIVERGENCE_REVISION = 1
+"""Raised when our own code measures divergence otherwise."""
+FOOTPRINT_REVISION = 1
+"""Raised when our own code measures costs otherwise."""
 TRAINING_REVISION = 1
 """Raised when our own code changes what a recipe trains."""
 SCORING_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
@@ -30,6 +35,8 @@ TASK_PACKAGES = ("lm_eval", "datasets")
 TRAINING_PACKAGES = (*SCORING_PACKAGES, "trl", "accelerate", "datasets")
 SAMPLES = "samples"
 """The key under which generated samples are planned, beside the metrics' names."""
+FOOTPRINT = "footprint"
+"""The key under which what a variant costs is planned: all `COSTS` come of one measurement."""
 _TASK = "task "
 
 
@@ -40,58 +47,6 @@ class Environment:
     machine: Machine
     versions: Mapping[str, str]
     trust_remote_code: bool = False
-
-
-@dataclass(frozen=True)
-class TrainJob:
-    """Fine-tune one adapter."""
-
-    adapter: str
-    spec: AdapterSpec
-    recipe_key: str
-    repeat: int | None = None
-    """The seed, where this is not the adapter that ships but the same recipe once more."""
-
-    @property
-    def name(self) -> str:
-        """'train guanaco', 'train guanaco (seed 1)'."""
-        return f"train {self.yields}"
-
-    @property
-    def yields(self) -> str:
-        """What it trains, by a name of its own: 'guanaco', 'guanaco (seed 1)'."""
-        return self.adapter if self.repeat is None else f"{self.adapter} (seed {self.repeat})"
-
-
-@dataclass(frozen=True)
-class ScoreJob:
-    """Build one variant and measure everything that the suite asks of it."""
-
-    variant: VariantSpec
-    adapters: tuple[str, ...]
-    """The adapters that its path attaches, in order."""
-
-    @property
-    def name(self) -> str:
-        """'score nf4+adapter'."""
-        return f"score {self.variant.name}"
-
-
-@dataclass(frozen=True)
-class RepeatJob:
-    """Measure one variant once more, under a condition that should not matter."""
-
-    job: ScoreJob
-    kind: RepeatKind
-    label: str
-    """'seed 1', 'batches of 1,024 tokens, longest last'."""
-    training: Mapping[str, TrainJob] = field(default_factory=dict)
-    """By adapter: the training that is attached in the place of the one that ships."""
-
-    @property
-    def name(self) -> str:
-        """'score nf4+adapter (seed 1)', 'score nf4 (A/A)'."""
-        return f"{self.job.name} ({'A/A' if self.kind == 'aa' else self.label})"
 
 
 @dataclass(frozen=True)
@@ -107,6 +62,8 @@ class Plan:
     retraining: tuple[TrainJob, ...] = ()
     """Recipes of `training` with other seeds."""
     repeats: tuple[RepeatJob, ...] = ()
+    reference: ReferenceJob | None = None
+    """What divergence is measured from; None where the suite measures none."""
 
     def adapter_digests(self, trained: Mapping[str, str]) -> dict[str, str]:
         """Digest of every adapter that is known: the ready-made ones and those in `trained`."""
@@ -114,7 +71,10 @@ class Plan:
         return {**ready, **trained}
 
     def reuse_keys(self, job: ScoreJob, digests: Mapping[str, str]) -> dict[str, str]:
-        """The key of every number that the job yields, by metric, `task_key` and `SAMPLES`.
+        """The key of every number that the job yields, by metric, `task_key` and what is like it.
+
+        Divergence has a key only where the adapters of its reference are known, and the reference
+        itself has none.
 
         Args:
             job: one of `scoring`.
@@ -127,9 +87,42 @@ class Plan:
         measures = self._measures()
         if merged_adapters(job.variant.path, self._full()):
             measures[SURVIVAL] = {SURVIVAL: SURVIVAL_REVISION}
+        if self.suite.metrics.footprint:
+            measures[FOOTPRINT] = {FOOTPRINT: FOOTPRINT_REVISION}
+        if self.diverges(job) and all(name in digests for name in self._reference.job.adapters):
+            measures[DIVERGENCE] = self._divergence_identity(digests)
         return {
             name: digest_json({"variant": variant, "measure": measure})
             for name, measure in measures.items()
+        }
+
+    def diverges(self, job: ScoreJob) -> bool:
+        """Whether a divergence is measured of this job's variant: of all but the reference."""
+        reference = self.reference
+        return reference is not None and reference.job.variant.name != job.variant.name
+
+    def reference_key(self, digests: Mapping[str, str]) -> str:
+        """What a divergence is measured from, by its content: names are in no key.
+
+        Raises:
+            KeyError: a digest of an adapter on the reference's path is not known yet.
+        """
+        return digest_json({"reference": self._variant_identity(self._reference.job, digests)})
+
+    @property
+    def _reference(self) -> ReferenceJob:
+        if self.reference is None:
+            raise ValueError("the suite measures no divergence")
+        return self.reference
+
+    def _divergence_identity(self, digests: Mapping[str, str]) -> JsonObject:
+        spec = self._reference.spec
+        return {
+            "revision": DIVERGENCE_REVISION,
+            "divergence": spec.model_dump(mode="json", exclude={"on", "reference"}),
+            "data": self.sources.corpora[spec.on].digest,
+            "max_tokens_per_document": self.suite.data[spec.on].max_tokens_per_document,
+            "reference": self.reference_key(digests),
         }
 
     def _full(self) -> set[str]:
@@ -214,7 +207,16 @@ def make_plan(suite: Suite, sources: Sources, environment: Environment) -> Plan:
         if name in needed and spec.from_ is None
     )
     graph = VariantGraph({variant.name: variant.path for variant in suite.variants})
-    return Plan(suite, sources, environment, training, scoring, graph)
+    reference = _reference_job(suite, scoring)
+    return Plan(suite, sources, environment, training, scoring, graph, reference=reference)
+
+
+def _reference_job(suite: Suite, scoring: tuple[ScoreJob, ...]) -> ReferenceJob | None:
+    spec = suite.metrics.divergence
+    if spec is None:
+        return None
+    job = next(job for job in scoring if job.variant.name == spec.reference)
+    return ReferenceJob(job, spec)
 
 
 def recipe_key(spec: AdapterSpec, suite: Suite, sources: Sources, environment: Environment) -> str:

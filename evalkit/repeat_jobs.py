@@ -8,7 +8,8 @@ from dataclasses import replace
 from evalkit.executors.tasks import Executor, Outcome, ScoreTask
 from evalkit.floors import store_floors
 from evalkit.jobs import JobDriver, RunOptions, Watcher, build_context
-from evalkit.plan import Plan, RepeatJob, ScoreJob
+from evalkit.plan import Plan
+from evalkit.plan_jobs import RepeatJob, ScoreJob
 from evalkit.records import JobRecord, Score
 from evalkit.repeats import (
     draw_label,
@@ -98,6 +99,7 @@ class RepeatDriver:
             self._driver.score_task(repeat.job, known.missing),
             name=repeat.name,
             context=build_context(self._plan, self._options.cache, {**folders, **drawn}),
+            reload_check=False,
         )
         return task if repeat.kind == "seed" else _in_other_batches(task)
 

@@ -11,8 +11,9 @@ from typing import Literal
 
 from evalkit.digests import digest_json
 from evalkit.errors import UsageError
-from evalkit.plan import SAMPLES, Plan, RepeatJob, TrainJob, recipe_key
-from evalkit.records import BASELINE, SURVIVAL
+from evalkit.plan import FOOTPRINT, SAMPLES, Plan, recipe_key
+from evalkit.plan_jobs import RepeatJob, TrainJob
+from evalkit.records import BASELINE, DIVERGENCE, SURVIVAL
 from evalkit.suite import AdapterSpec, PerplexitySpec, Suite, TaskSpec
 
 Noise = Literal["score", "train"]
@@ -59,8 +60,9 @@ def repeat_keys(plan: Plan, repeat: RepeatJob, digests: Mapping[str, str]) -> di
         digests: of the adapters that the repeat's variant attaches here, by name.
     """
     keys = plan.reuse_keys(repeat.job, digests)
-    # Texts are shown once, and what a merge did to the weights is no draw of anything.
-    for name in (SAMPLES, SURVIVAL):
+    # Texts and costs are shown once, what a merge did to the weights is no draw of anything, and
+    # what divergence is measured from is gone by then.
+    for name in (SAMPLES, SURVIVAL, FOOTPRINT, DIVERGENCE):
         keys.pop(name, None)
     if repeat.kind == "seed":
         return keys

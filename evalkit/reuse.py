@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from evalkit.executors.tasks import Outcome
 from evalkit.paths import describe, path_json
-from evalkit.plan import SAMPLES, Plan, task_key, task_name
-from evalkit.records import JobRecord, VariantRecord
+from evalkit.plan import FOOTPRINT, SAMPLES, Plan, task_key, task_name
+from evalkit.records import COSTS, JobRecord, VariantRecord
 from evalkit.store import Store, StoredSamples, StoredScore, VariantResult
 
 
@@ -51,7 +51,9 @@ class StoredNumbers:
         return max(runs | ({self.samples.run} if self.samples else set()))
 
     def key_name(self, metric: str) -> str:
-        """Under which of `keys` a metric is computed: its own, or its task's."""
+        """Under which of `keys` a metric is computed: its own, its task's, or all costs'."""
+        if metric in COSTS:
+            return FOOTPRINT
         return metric if metric in self.keys else task_key(metric.partition("/")[0])
 
     def result(
@@ -96,5 +98,7 @@ def find_stored(store: Store, keys: Mapping[str, str]) -> StoredNumbers:
 
 def _renamed(metric: str, name: str) -> str:
     """What this run calls a stored metric: names are in no key, so another may have computed it."""
+    if name == FOOTPRINT:
+        return metric
     task = task_name(name)
     return name if task is None else f"{task}/{metric.partition('/')[2]}"

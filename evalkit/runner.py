@@ -164,7 +164,8 @@ def verdicts_of(
     """
     evidence = evidence_of(record, baseline=baseline, promote=promote)
     verdicts = judge(record.gates, evidence)
-    failed = [*evidence.errors, *(job.name for job in record.adapters if job.error is not None)]
+    others = (*record.adapters, *record.references)
+    failed = [*evidence.errors, *(job.name for job in others if job.error is not None)]
     failures = {*job_codes, *(3 for _ in failed)}
     worst = next((code for code in _FAILURES if code in failures), None)
     return verdicts, gates_exit_code(verdicts) if worst is None else worst

@@ -23,7 +23,10 @@ SUITE = {
         }
     },
     "variants": ["fp16", "nf4", "nf4+adapter", "merged-4bit"],
-    "metrics": {"perplexity": {"on": "test", "max_length": 64}},
+    "metrics": {
+        "perplexity": {"on": "test", "max_length": 64},
+        "divergence": {"on": "test", "reference": "fp16", "max_length": 64},
+    },
     "gates": [],
 }
 
@@ -71,9 +74,32 @@ def keys(made, adapter="a"):
 def test_every_number_has_its_own_key(tmp_path):
     by_variant = keys(plan(tmp_path))
     found = [key for by_metric in by_variant.values() for key in by_metric.values()]
-    assert len(found) == len(set(found)) == 5
-    merged = [variant for variant, by_metric in by_variant.items() if "survival" in by_metric]
-    assert merged == ["merged-4bit"]
+    # Perplexity and costs of four, divergence of all but the reference, survival of one.
+    assert len(found) == len(set(found)) == 12
+    having = {
+        name: [variant for variant, by_metric in by_variant.items() if name in by_metric]
+        for name in ("survival", "divergence")
+    }
+    assert having == {
+        "survival": ["merged-4bit"],
+        "divergence": ["nf4", "nf4+adapter", "merged-4bit"],
+    }
+
+
+def test_divergence_is_keyed_by_what_its_reference_is_and_not_by_its_name(tmp_path):
+    def of_nf4(suite, adapter="a"):
+        return keys(plan(tmp_path, suite), adapter)["nf4"]["divergence"]
+
+    before = of_nf4(changed())
+    renamed = changed(
+        variants=[{"base": [{"load": "fp16"}]}, "nf4", "nf4+adapter", "merged-4bit"],
+        metrics__divergence__reference="base",
+    )
+    assert of_nf4(renamed) == before
+    other = changed(metrics__divergence__reference="nf4+adapter")
+    assert of_nf4(other) != before
+    assert of_nf4(other, "b") != of_nf4(other, "a")
+    assert of_nf4(changed(metrics__divergence__tokens=64)) != before
 
 
 def test_names_and_order_are_in_no_key(tmp_path):

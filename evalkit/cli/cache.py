@@ -11,7 +11,8 @@ import typer
 
 from evalkit.cli import options
 
-KINDS = ("bases", "quantized", "adapters")
+KINDS = ("bases", "residuals", "quantized", "adapters", "scratch")
+"""`scratch` is empty, but for what a run that was killed left behind."""
 _DAY = 86_400
 
 commands = typer.Typer(

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from evalkit.outlook import Basis
-    from evalkit.plan import Plan, RepeatJob
+    from evalkit.plan import Plan
+    from evalkit.plan_jobs import ReferenceJob, RepeatJob
     from evalkit.runner import RunOptions
     from evalkit.store import Store
     from evalkit.weights.steps import BuildContext
@@ -91,6 +92,8 @@ def _rows(planned: Plan, store: Store, cache: Path, context: BuildContext) -> It
     for job in (*planned.training, *planned.retraining):
         state = "trained already" if job.yields in digests else "to train"
         yield job.name, "", _memory(training_bytes(job.spec, context)), state
+    if planned.reference is not None:
+        yield _reference_row(planned.reference, context)
     for scoring in planned.scoring:
         path = scoring.variant.path
         state = _state(planned, scoring.variant.name, digests, store)
@@ -99,6 +102,21 @@ def _rows(planned: Plan, store: Store, cache: Path, context: BuildContext) -> It
         path = repeat.job.variant.path
         state = _repeat_state(planned, repeat, digests, store)
         yield repeat.name, repeat.label, _memory(variant_bytes(path, context)), state
+
+
+def _reference_row(reference: ReferenceJob, context: BuildContext) -> Row:
+    """The reference of divergence: what it writes is known before it runs."""
+    from evalkit.paths import describe
+    from evalkit.scoring.log_probs import reference_bytes
+    from evalkit.weights.fitting import variant_bytes, vocabulary
+
+    path, spec = reference.job.variant.path, reference.spec
+    state = "beside each variant"
+    if not spec.lockstep:
+        words = vocabulary(context)
+        size = "?" if words is None else _memory(reference_bytes(spec.tokens, words))
+        state = f"to write at most {size}, deleted after the run"
+    return reference.name, describe(path), _memory(variant_bytes(path, context)), state
 
 
 def _context(planned: Plan, cache: Path) -> BuildContext:

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 
 from evalkit.plan import Plan
-from evalkit.records import JobRecord, Score
+from evalkit.records import COSTS, JobRecord, Score
 from evalkit.records import Progress as Tick
 
 _LOG_EVERY_SECONDS = 15.0
@@ -189,7 +189,8 @@ def _amount(tick: Tick) -> str:
 
 def _job_line(job: JobRecord, scores: Mapping[str, Score]) -> str:
     marks = {"done": "✓", "reused": "↺", "failed": "✗", "cancelled": "✗"}
-    values = ", ".join(f"{name} {score.value:.4g}" for name, score in scores.items())
+    qualities = {name: score for name, score in scores.items() if name not in COSTS}
+    values = ", ".join(f"{name} {score.value:.4g}" for name, score in qualities.items())
     if job.status == "reused":
         told = f"reused from run {job.reused_from}" if job.reused_from else "reused"
     elif job.status == "failed":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from evalkit.executors.tasks import Outcome, Task, perform
+from evalkit.executors.performing import perform
+from evalkit.executors.tasks import Outcome, Task
 from evalkit.records import OnProgress
 
 

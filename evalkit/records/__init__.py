@@ -4,8 +4,10 @@ from evalkit.records.corpora import (
     Corpus,
     Document,
 )
+from evalkit.records.footprint import COSTS, Cost
 from evalkit.records.judging import (
     BASELINE,
+    DIVERGENCE,
     SURVIVAL,
     Baseline,
     Budget,
@@ -38,11 +40,14 @@ from evalkit.records.scores import (
 
 __all__ = [
     "BASELINE",
+    "COSTS",
+    "DIVERGENCE",
     "SURVIVAL",
     "Baseline",
     "Budget",
     "BudgetUnit",
     "Corpus",
+    "Cost",
     "Document",
     "Float64s",
     "Gate",

@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One measure of what a variant costs, as gates name it."""
+
+    unit: str
+    higher_is_better: bool
+    title: str
+    """For people."""
+    is_timed: bool = False
+    """Read off a clock, once: it moves from run to run."""
+
+
+COSTS: Mapping[str, Cost] = {
+    "disk": Cost("bytes", False, "weights on disk"),
+    "memory": Cost("bytes", False, "weights in memory"),
+    "peak_memory": Cost("bytes", False, "peak memory of scoring", is_timed=True),
+    "load_seconds": Cost("s", False, "load time", is_timed=True),
+    "scoring_speed": Cost("tokens/s", True, "scoring speed", is_timed=True),
+    "decode_speed": Cost("tokens/s", True, "decoding speed", is_timed=True),
+}
+"""What is measured of every variant beside its quality, by the name of the metric."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ BASELINE = "baseline"
 """What `Gate.against` says for the same variant of the promoted baseline."""
 SURVIVAL = "survival"
 """The metric that says how much of the merged adapters is in a variant's weights."""
+DIVERGENCE = "divergence"
+"""The metric that says how far a variant's predictions are from a reference variant's."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from evalkit.records.judging import Gate, JsonObject, Verdict
 from evalkit.records.scores import Repeat, Sample, Score
 
-JobKind = Literal["train", "score"]
+JobKind = Literal["train", "reference", "score"]
 JobStatus = Literal["done", "reused", "failed", "cancelled"]
 
 
@@ -18,7 +18,7 @@ class JobRecord:
     """What became of one job of a run."""
 
     name: str
-    """'train guanaco', 'score nf4'."""
+    """'train guanaco', 'reference fp16', 'score nf4'."""
     kind: JobKind
     status: JobStatus
     seconds: float
@@ -64,10 +64,13 @@ class RunRecord:
     provenance: JsonObject
     variants: tuple[VariantRecord, ...]
     adapters: tuple[JobRecord, ...]
+    """The training jobs."""
     verdicts: tuple[Verdict, ...]
     gates: tuple[Gate, ...] = ()
     place: str = ""
     """The suite's path as given."""
+    references: tuple[JobRecord, ...] = ()
+    """The jobs that wrote what divergence is measured from."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.records.integrity import ModuleSurvival
+
 Float64s = NDArray[np.float64]
 MetricKind = Literal["perplexity", "mean"]
 RepeatKind = Literal["aa", "seed"]
@@ -73,6 +75,8 @@ class Score:
     token_losses: tuple[TokenLosses, ...] = ()
     outcomes: tuple[SampleOutcome, ...] = ()
     """Of a task: one for each unit, in their order; else empty."""
+    modules: tuple[ModuleSurvival, ...] = ()
+    """Of survival: what became of each module's change, in the model's order; else empty."""
     answers: str = ""
     """Digest of the outcomes, where those were left out: of a baseline that came from a file."""
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from evalkit.records import SURVIVAL, JsonObject, RunRecord, Score, VariantRecord, Verdict
+from evalkit.records import JsonObject, RunRecord, Score, VariantRecord, Verdict
 from evalkit.report.words import ACCURACY
 
 Standing = Literal["passes", "known loss", "not settled", "fails", "not judged", "failed"]
@@ -32,10 +32,12 @@ def score_of(run: RunRecord, name: str | None, metric: str) -> Score | None:
 def metrics_of(run: RunRecord) -> list[str]:
     """Every metric that a variant was scored on, in the order of the records.
 
-    Survival is none: it says what a merge did to the weights, and only merged variants have one.
+    What was measured on the weights and sampled nowhere is none: survival, and costs.
     """
-    found = dict.fromkeys(metric for variant in run.variants for metric in variant.scores)
-    return [metric for metric in found if metric != SURVIVAL]
+    found = dict.fromkeys(
+        metric for v in run.variants for metric, score in v.scores.items() if score.unit_ids
+    )
+    return list(found)
 
 
 def primary_metric(run: RunRecord) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from evalkit.records import (
+    COSTS,
     SURVIVAL,
     JobRecord,
     JsonObject,
@@ -71,9 +72,14 @@ def _variant(run: RunRecord, variant: VariantRecord) -> VariantJson:
         reused_from=_plain(job.reused_from) if job else None,
         error=_plain(job.error) if job else None,
         seconds=_plain(job.seconds) if job else None,
-        metrics={_text(metric): _metric(score) for metric, score in variant.scores.items()},
+        metrics={
+            _text(metric): _metric(score)
+            for metric, score in variant.scores.items()
+            if metric not in COSTS
+        },
         repeats=[_repeat(repeat) for repeat in variant.repeats],
         survival=_survival(variant),
+        cost=_cost(variant),
         facts=_plain(job.facts) if job else {},
     )
 
@@ -95,6 +101,12 @@ def _edges(run: RunRecord, variant: VariantRecord) -> dict[str, EdgeJson]:
 def _survival(variant: VariantRecord) -> float | None:
     score = variant.scores.get(SURVIVAL)
     return None if score is None else float(score.value)
+
+
+def _cost(variant: VariantRecord) -> dict[str, float]:
+    costs = {metric: score for metric, score in variant.scores.items() if metric in COSTS}
+    counted = {name: value for score in costs.values() for name, value in score.extra.items()}
+    return {metric: float(score.value) for metric, score in costs.items()} | counted
 
 
 def _metric(score: Score) -> MetricJson:

@@ -111,6 +111,10 @@ class VariantJson(_Part):
     repeats: list[RepeatJson]
     survival: float | None
     """The share of the adapter that the path kept; null: not measured."""
+    cost: dict[str, float]
+    """What the variant costs, by name: `disk`, `memory` and `peak_memory` in bytes, `load_seconds`,
+    `scoring_speed` and `decode_speed` in tokens a second; `parameters`, `trainable_parameters` and
+    `bits_per_weight` of its weights. Empty: not measured."""
     facts: JsonObject
     """What the job recorded about itself: dtype, bytes, times, notes. Not part of the promise."""
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import ScoringError
-from evalkit.records import Corpus, OnProgress, Progress, Score
+from evalkit.records import DIVERGENCE, Corpus, OnProgress, Progress, Score
 from evalkit.records.divergence import Divergence
 from evalkit.scoring import log_probs
 from evalkit.scoring.divergence_summary import summarise
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from evalkit.suite.divergence import DivergenceSpec
 
-METRIC = "divergence"
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -49,7 +47,7 @@ class Subject:
     max_tokens_per_document: int | None
     job: str
     on_progress: OnProgress
-    phase: str = METRIC
+    phase: str = DIVERGENCE
 
     def layout(self) -> Layout:
         """The windows: the same for the reference and for every variant.

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evalkit import paths
-from evalkit.records import OnProgress, Progress, Score
+from evalkit.records import COSTS, OnProgress, Progress, Score
 from evalkit.records.footprint import Footprint
 from evalkit.scoring.pairs import greedy_answer, reads_pairs
 from evalkit.scoring.samples import greedy_tokens
 from evalkit.weights import quantization
 from evalkit.weights.adapters import meta_model
 from evalkit.weights.checkpoint import checkpoint_headers, read_headers
+from evalkit.weights.memory import PeakMemory
 from evalkit.weights.reload import probe_ids, probe_losses
 from evalkit.weights.steps import BuildContext, BuiltVariant
 from evalkit.weights.torchao import inner_tensors
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 PHASE = "footprint"
 DECODED_TOKENS = 24
+"""Written at most."""
+_DECODING_SECONDS = 2.0
+"""What decoding may take about: layers that are expanded for each token need a second for three."""
 _PROMPT_TOKENS = 16
 
 
@@ -37,11 +41,12 @@ def measure_footprint(
     job: str,
     on_progress: OnProgress,
     scoring_tokens_per_second: float | None = None,
+    peak: PeakMemory | None = None,
 ) -> Footprint:
     """Measures what a variant costs.
 
-    Decoding goes on from a fixed prompt for 24 tokens, one at a time, after two that are not
-    timed.
+    Decoding goes on from a fixed prompt, one token at a time, for 24 of them or about two
+    seconds, after two that are not counted.
 
     Args:
         path: the variant's, for the adapters on it.
@@ -50,6 +55,7 @@ def measure_footprint(
         job: the job's name, for progress.
         on_progress: told that it is measured.
         scoring_tokens_per_second: as a perplexity measured it; else 512 tokens are scored.
+        peak: what was watched while it was built and scored.
 
     Raises:
         WeightsError: an adapter's file is damaged, or weights are rearranged in memory.
@@ -66,6 +72,8 @@ def measure_footprint(
         load_seconds=float(built.facts["load_seconds"]),
         scoring_tokens_per_second=speed,
         decode_tokens_per_second=_decoding_speed(built),
+        peak_resident_bytes=peak.resident_bytes if peak else 0,
+        peak_device_bytes=peak.device_bytes if peak else 0,
     )
 
 
@@ -93,13 +101,24 @@ def trainable_parameters(adapter: Path) -> int:
 
 
 def footprint_scores(footprint: Footprint) -> Mapping[str, Score]:
-    """What gates may limit, as scores without units: measured, not sampled."""
+    """What gates may limit, by the names of `COSTS`: measured, not sampled, so without units.
+
+    The device's peak where there is one, else the process's. What is counted and gates nothing
+    (parameters, and bits for each of them) goes with `disk`.
+    """
     measured = {
-        "memory": (footprint.memory_bytes, "bytes", False),
-        "disk": (footprint.disk_bytes, "bytes", False),
-        "load_seconds": (footprint.load_seconds, "s", False),
-        "scoring_speed": (footprint.scoring_tokens_per_second, "tokens/s", True),
-        "decode_speed": (footprint.decode_tokens_per_second, "tokens/s", True),
+        "disk": footprint.disk_bytes,
+        "memory": footprint.memory_bytes,
+        "peak_memory": footprint.peak_device_bytes or footprint.peak_resident_bytes,
+        "load_seconds": footprint.load_seconds,
+        "scoring_speed": footprint.scoring_tokens_per_second,
+        "decode_speed": footprint.decode_tokens_per_second,
+    }
+    counted = {
+        "parameters": float(footprint.parameters),
+        "trainable_parameters": float(footprint.trainable_parameters),
+        "trainable_share": footprint.trainable_share,
+        "bits_per_weight": footprint.bits_per_weight,
     }
     return {
         metric: Score(
@@ -107,14 +126,16 @@ def footprint_scores(footprint: Footprint) -> Mapping[str, Score]:
             kind="mean",
             value=float(value),
             stderr=None,
-            unit=unit,
-            higher_is_better=higher,
+            unit=COSTS[metric].unit,
+            higher_is_better=COSTS[metric].higher_is_better,
             unit_ids=(),
             clusters=(),
             sums=np.zeros(0),
             counts=np.zeros(0),
+            extra=counted if metric == "disk" else {},
         )
-        for metric, (value, unit, higher) in measured.items()
+        for metric, value in measured.items()
+        if value
     }
 
 
@@ -128,7 +149,10 @@ def _decoding_speed(built: BuiltVariant) -> float:
     model: PreTrainedModel = built.model
     prompt = probe_ids(built.tokenizer)[:_PROMPT_TOKENS].tolist()
     write = greedy_answer if reads_pairs(model) else greedy_tokens
-    write(model, prompt, stops=frozenset(), limit=2)
     started = time.perf_counter()
-    tokens = write(model, prompt, stops=frozenset(), limit=DECODED_TOKENS)
-    return len(tokens) / max(time.perf_counter() - started, 1e-9)
+    write(model, prompt, stops=frozenset(), limit=2)
+    warm = time.perf_counter()
+    limit = round(2 * _DECODING_SECONDS / max(warm - started, 1e-9))
+    limit = min(max(limit, 2), DECODED_TOKENS)
+    tokens = write(model, prompt, stops=frozenset(), limit=limit)
+    return len(tokens) / max(time.perf_counter() - warm, 1e-9)

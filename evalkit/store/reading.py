@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, cast
 
 import sqlalchemy as sa
@@ -14,10 +15,10 @@ from evalkit.records import (
     JobKind,
     JobRecord,
     JobStatus,
+    JsonObject,
     MetricKind,
     RunRecord,
     Sample,
-    SampleOutcome,
     Score,
     TokenLosses,
     VariantRecord,
@@ -31,6 +32,7 @@ from evalkit.store.blobs import (
     unpack_float64,
     verdict_from_json,
 )
+from evalkit.store.modules import read_modules
 from evalkit.store.outcomes import read_outcomes
 from evalkit.store.repeats import repeat_rows, repeats_of
 from evalkit.store.results import RunSummary, StoredSamples, StoredScore, StoredTraining
@@ -83,6 +85,7 @@ def read_run(session: Session, run_id: str) -> RunRecord:
         provenance=run.provenance,
         variants=_variants(session, run_id, by_id),
         adapters=tuple(job for job in by_id.values() if job.kind == "train"),
+        references=tuple(job for job in by_id.values() if job.kind == "reference"),
         verdicts=_verdicts(session, run_id),
         gates=tuple(gate_from_json(gate) for gate in run.gates),
     )
@@ -152,18 +155,19 @@ def read_scores(session: Session, ids: Iterable[int]) -> dict[int, Score]:
         losses[part.score_id].append(
             TokenLosses(part.unit, tuple(part.tokens), unpack_float32(part.losses))
         )
-    outcomes = read_outcomes(session, wanted)
+    outcomes, modules = read_outcomes(session, wanted), read_modules(session, wanted)
     return {
-        row.id: _score(row, units[row.units], tuple(losses[row.id]), outcomes.get(row.id, ()))
+        row.id: replace(
+            _score(row, units[row.units], tuple(losses[row.id])),
+            outcomes=outcomes.get(row.id, ()),
+            modules=modules.get(row.id, ()),
+        )
         for row in rows
     }
 
 
 def _score(
-    row: tables.ScoreRow,
-    units: tables.UnitSet,
-    token_losses: tuple[TokenLosses, ...],
-    outcomes: tuple[SampleOutcome, ...],
+    row: tables.ScoreRow, units: tables.UnitSet, token_losses: tuple[TokenLosses, ...]
 ) -> Score:
     ids = tuple(units.ids)
     return Score(
@@ -180,7 +184,6 @@ def _score(
         extra=row.extra,
         comparison=row.comparison,
         token_losses=token_losses,
-        outcomes=outcomes,
     )
 
 
@@ -242,6 +245,18 @@ def find_training(session: Session, reuse_key: str) -> StoredTraining | None:
         .limit(1)
     )
     return None if row is None else StoredTraining(row.run_id, _job(row), row.content_digest)
+
+
+def find_facts(session: Session, run_id: str, score_ids: Sequence[int]) -> JsonObject:
+    """What the job recorded in whose run a variant showed any of these scores; empty if none."""
+    facts = session.scalar(
+        sa.select(tables.Job.facts)
+        .join(tables.Variant, tables.Variant.job_id == tables.Job.id)
+        .join(tables.VariantScore, tables.VariantScore.variant_id == tables.Variant.id)
+        .where(tables.Variant.run_id == run_id, tables.VariantScore.score_id.in_(score_ids))
+        .limit(1)
+    )
+    return dict(facts or {})
 
 
 def list_runs(session: Session, limit: int) -> tuple[RunSummary, ...]:

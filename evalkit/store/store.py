@@ -159,6 +159,12 @@ class Store:
             row.reuse_key = reuse_key
             row.content_digest = content_digest
 
+    def record_job(self, run_id: str, job: JobRecord) -> None:
+        """Writes a job that leaves nothing behind but what it says of itself."""
+        with self._writing() as session:
+            writing.require_run(session, run_id)
+            writing.write_job(session, run_id, job)
+
     def record_variant(self, run_id: str, result: VariantResult) -> None:
         """Writes a scoring job and all that it measured, at once and in one transaction.
 
@@ -239,12 +245,13 @@ class Store:
         with self._reading() as session:
             return repeats.find_noise_floor(session, key)
 
-    def load_score(self, score_id: int) -> Score:
-        """A whole score with its per-unit values.
+    def find_facts(self, run_id: str, score_ids: Sequence[int]) -> JsonObject:
+        """What the scoring job of these scores recorded, as that run shows it."""
+        with self._reading() as session:
+            return reading.find_facts(session, run_id, score_ids)
 
-        Args:
-            score_id: a `StoredScore.id`.
-        """
+    def load_score(self, score_id: int) -> Score:
+        """A whole score with its per-unit values, by its `StoredScore.id`."""
         with self._reading() as session:
             scores = reading.read_scores(session, [score_id])
         if score_id not in scores:

@@ -3,7 +3,8 @@
     runs ─┬─ jobs                 one row a training or scoring job
           ├─ variants ─┬─ variant_scores ── scores ─┬─ unit_sets
           │            ├─ repeats ────────── scores ├─ token_losses
-          │            └─ sample_sets               └─ task_outcomes
+          │            └─ sample_sets               ├─ task_outcomes
+          │                                         └─ survival_modules
           └─ verdicts
     baselines ─── baseline_scores ─── scores
     noise_floors
@@ -11,12 +12,12 @@
 A score belongs to no run: it is found by its `reuse_key`, and `variant_scores` says which variants
 of which runs show it. Deleting a run deletes what hangs on it and leaves scores that others use. A
 baseline points to scores, not to its run, which may have run elsewhere.
-Per-unit values are little-endian binary, one blob a score. What many scores share (the units, their
-clusters and their counts) is one row of `unit_sets`, keyed by its content.
+Per-unit values are little-endian float64, token losses float32 (nats), one blob a score. What many
+scores share (units, clusters, counts) is one row of `unit_sets`, keyed by its content.
 
 Later measures are new tables or new rows, never changed ones: measures of single modules hang on
-`variants`; a measure of an edge hangs on the variant at its end, since `variants.parent` names the
-other. `metric`, `kind` and `status` are plain text without a
+their score, so that they are reused with it; a measure of an edge hangs on the variant at its end,
+since `variants.parent` names the other. `metric`, `kind` and `status` are plain text without a
 constraint, so that a new metric needs no migration.
 """
 
@@ -27,7 +28,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001", "0002", "0003")
 """Every revision of the schema, oldest first. The last one is what this code reads and writes."""
 
 VERSION_TABLE: Final = "evalkit_schema"
@@ -57,7 +58,7 @@ class Run(Base):
     place: Mapped[str]
     """The suite's path as the user gave it."""
     started: Mapped[str] = mapped_column(sa.String(40), index=True)
-    """ISO 8601 in UTC: text sorts as time does, on every backend."""
+    """ISO 8601 in UTC: sorts as time does."""
     seconds: Mapped[float | None]
     exit_code: Mapped[int | None]
     suite_text: Mapped[str] = mapped_column(sa.Text)
@@ -132,7 +133,6 @@ class UnitSet(Base):
     clusters: Mapped[list[Any] | None] = mapped_column(sa.JSON(none_as_null=True))
     """Null: every unit is its own cluster."""
     counts: Mapped[bytes]
-    """Little-endian float64."""
 
 
 class ScoreRow(Base):
@@ -143,7 +143,7 @@ class ScoreRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     reuse_key: Mapped[str] = mapped_column(sa.String(64), index=True)
     computed_in: Mapped[str] = mapped_column(sa.String(32))
-    """A run's id, kept when that run is deleted."""
+    """A run's id, kept when that run is deleted; so are the others below."""
     metric: Mapped[str]
     kind: Mapped[str] = mapped_column(sa.String(16))
     value: Mapped[float]
@@ -154,7 +154,6 @@ class ScoreRow(Base):
         sa.ForeignKey("unit_sets.digest", ondelete="RESTRICT"), index=True
     )
     sums: Mapped[bytes]
-    """Little-endian float64, as many as the unit set has ids."""
     extra: Mapped[dict[str, Any]]
     comparison: Mapped[dict[str, Any]]
 
@@ -168,8 +167,7 @@ class TokenLossRow(Base):
         sa.ForeignKey("scores.id", ondelete="CASCADE"), primary_key=True
     )
     position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    unit: Mapped[int]
-    """Index into the unit set's ids."""
+    unit: Mapped[int]  # index into the ids of the unit set
     tokens: Mapped[list[Any]]
     losses: Mapped[bytes]
     """Little-endian float32, nats, one a token."""
@@ -214,15 +212,26 @@ class TaskOutcomes(Base):
     )
     golds: Mapped[list[Any]]
     choices: Mapped[list[Any]]
-    """Null where the best choices tie."""
     correct: Mapped[list[Any]]
-    """True, false, or null for a metric that is not a hit or a miss."""
     tied: Mapped[list[Any]]
     """Indices of the samples with a tie."""
     lengths: Mapped[list[Any]]
-    """Log-likelihoods of each sample."""
+    """Of each sample's log-likelihoods, which are nats, all samples in a row."""
     log_likelihoods: Mapped[bytes]
-    """Little-endian float64, nats, all samples in a row."""
+
+
+class SurvivalModules(Base):
+    """What became of the change that adapters wanted to make to each module of a merged variant."""
+
+    __tablename__ = "survival_modules"
+
+    score_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("scores.id", ondelete="CASCADE"), primary_key=True
+    )
+    modules: Mapped[list[Any]]
+    """Names, in the model's order."""
+    sums: Mapped[bytes]
+    """Six a module: see `evalkit.store.modules`."""
 
 
 class RepeatRow(Base):
@@ -255,7 +264,6 @@ class NoiseFloorRow(Base):
     shift: Mapped[float]
     variant: Mapped[str]
     run: Mapped[str] = mapped_column(sa.String(32))
-    """A run's id, kept when that run is deleted."""
     condition: Mapped[dict[str, Any]]
 
 
@@ -268,9 +276,8 @@ class BaselineRow(Base):
     suite: Mapped[str] = mapped_column(index=True)
     name: Mapped[str]
     run: Mapped[str] = mapped_column(sa.String(32))
-    """A run's id, kept when that run is deleted, or from another store."""
+    """Perhaps from another store."""
     promoted: Mapped[str] = mapped_column(sa.String(40))
-    """ISO 8601 in UTC."""
     forced: Mapped[bool]
     gates: Mapped[list[Any]]
     provenance: Mapped[dict[str, Any]]

@@ -19,6 +19,7 @@ from evalkit.store.blobs import (
     units_digest,
     verdict_details,
 )
+from evalkit.store.modules import write_modules
 from evalkit.store.outcomes import write_outcomes
 from evalkit.store.results import VariantResult
 
@@ -159,6 +160,7 @@ def write_score(session: Session, run_id: str, key: str, metric: str, score: Sco
         for position, part in enumerate(score.token_losses)
     )
     write_outcomes(session, row.id, score)
+    write_modules(session, row.id, score)
     return row.id
 
 

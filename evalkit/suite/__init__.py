@@ -1,8 +1,10 @@
 """The suite: the YAML that says which weights become what you deploy, and what is checked."""
 
+from evalkit.suite.divergence import DivergenceSpec
 from evalkit.suite.gates import GateSpec
 from evalkit.suite.lora import LoraSpec
-from evalkit.suite.metrics import Metrics, PerplexitySpec, SamplesSpec
+from evalkit.suite.metrics import Metrics, SamplesSpec
+from evalkit.suite.perplexity import PerplexitySpec
 from evalkit.suite.specs import (
     AdapterSpec,
     DataSpec,
@@ -17,6 +19,7 @@ from evalkit.suite.variants import VariantSpec
 __all__ = [
     "AdapterSpec",
     "DataSpec",
+    "DivergenceSpec",
     "GateSpec",
     "LoraSpec",
     "Metrics",

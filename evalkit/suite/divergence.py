@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
-from evalkit.suite.fields import Count, DataReference, Flag, Length, Spec, Text, refuse
-from evalkit.suite.metrics import PerplexitySpec
-
-DIVERGENCE = "divergence"
+from evalkit.suite.fields import (
+    Count,
+    DataReference,
+    Flag,
+    Found,
+    Length,
+    Spec,
+    VariantReference,
+    names_of,
+    refuse,
+)
+from evalkit.suite.perplexity import PerplexitySpec, found_in_data
 
 
 class DivergenceSpec(Spec):
@@ -17,7 +25,7 @@ class DivergenceSpec(Spec):
 
     on: DataReference
     """The name of the data."""
-    reference: Text
+    reference: VariantReference
     """The variant that all others are compared with."""
     tokens: Annotated[Count, Field(le=1_000_000)] = 8192
     """Compare at most so many tokens, shared out between the documents. The reference keeps two
@@ -34,12 +42,15 @@ class DivergenceSpec(Spec):
     """Keep the reference in memory beside each variant, and write nothing."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> DivergenceSpec:
-        found = []
+    def _consistent(self, info: ValidationInfo) -> DivergenceSpec:
+        found: list[Found] = []
         if self.protocol == "chunks" and (self.max_length < 4 or self.max_length % 2):
             found.append((("max_length",), "must be an even number from 4 for 'protocol: chunks'"))
         if self.score_on == "completion" and self.protocol != "documents":
             found.append((("score_on",), "completion goes with 'protocol: documents'"))
+        names = names_of(info)
+        if names is not None:
+            found += found_in_data(self.on, self.protocol, self.score_on, names.data[self.on])
         if found:
             refuse(found)
         return self

@@ -159,6 +159,18 @@ DataReference = Annotated[Text, AfterValidator(_data_reference)]
 """The name of one of the suite's data sets."""
 
 
+def _variant_reference(name: str, info: ValidationInfo) -> str:
+    names = names_of(info)
+    what = unknown(name, names.variants, what="variant") if names is not None else None
+    if what is not None:
+        raise wrong(what)
+    return name
+
+
+VariantReference = Annotated[Text, AfterValidator(_variant_reference)]
+"""The name of one of the suite's variants."""
+
+
 def unknown(name: str, known: Sequence[str] | Mapping[str, object], *, what: str) -> str | None:
     """Return what is wrong with a reference to one of `known`, None when it is there."""
     if name in known:

@@ -16,19 +16,20 @@ from pydantic import (
     model_validator,
 )
 
-from evalkit.records import BASELINE, SURVIVAL, Budget, Gate
+from evalkit.records import BASELINE, COSTS, DIVERGENCE, SURVIVAL, Budget, Gate
 from evalkit.suite.fields import (
     Found,
     Number,
     Spec,
     Text,
+    VariantReference,
     names_of,
     refuse,
     shown,
     unknown,
     wrong,
 )
-from evalkit.suite.metrics import PERPLEXITY
+from evalkit.suite.perplexity import PERPLEXITY
 from evalkit.suite.problems import read_model
 from evalkit.suite.tasks import found_in_task_budget, is_task_metric
 
@@ -69,17 +70,9 @@ def _metric(name: str, info: ValidationInfo) -> str:
         return name
     wanted = rest if rest and task not in names.tasks else "acc"
     examples = [f"{known}/{wanted}" for known in names.tasks]
-    what = unknown(name, [*names.metrics, *examples, SURVIVAL], what="metric")
+    what = unknown(name, [*names.metrics, *examples, SURVIVAL, *COSTS], what="metric")
     if what is not None and name.rpartition("/")[2] in _READINGS:
         what += "; it comes from the same losses as perplexity: gate that"
-    if what is not None:
-        raise wrong(what)
-    return name
-
-
-def _variant(name: str, info: ValidationInfo) -> str:
-    names = names_of(info)
-    what = unknown(name, names.variants, what="variant") if names is not None else None
     if what is not None:
         raise wrong(what)
     return name
@@ -97,9 +90,12 @@ class GateSpec(Spec):
     """One promise about one metric of one variant. Give exactly one of the four limits."""
 
     metric: Annotated[Text, AfterValidator(_metric)]
-    """`perplexity`, or `perplexity/NAME` where the suite names several corpora; `TASK/acc`; or
-    `survival`, how much of an adapter a merge left in the weights (1 is all of it), with `min`."""
-    variant: Annotated[Text, AfterValidator(_variant)]
+    """`perplexity`, or `perplexity/NAME` where the suite names several corpora; `TASK/acc`;
+    `divergence`, the KL from the reference in nats per token; `survival`, how much of an adapter a
+    merge left in the weights (1 is all of it), with `min`; or a cost: `disk` and `memory` in bytes,
+    and, read off once and therefore rough, `peak_memory` (bytes), `load_seconds`, `scoring_speed`
+    and `decode_speed` (tokens a second)."""
+    variant: VariantReference
     """The variant that promises."""
     against: Annotated[Text, AfterValidator(_reference)] | None = None
     """The variant it is compared with, for `max_increase` and `max_decrease`; or `baseline`: the
@@ -148,6 +144,8 @@ class GateSpec(Spec):
     def _found_in_budget(self) -> list[Found]:
         if self.metric == SURVIVAL and self.minimum is None:
             return [((), "survival is measured and not compared: give min, as in 'min: 0.9'")]
+        if self.metric in COSTS or self.metric == DIVERGENCE:
+            return self._found_in_measured()
         if self.metric.partition("/")[0] != PERPLEXITY:
             return found_in_task_budget(self.metric, self.max_increase, self.max_decrease)
         found: list[Found] = []
@@ -160,6 +158,21 @@ class GateSpec(Spec):
         elif budget is not None and budget.unit == "relative" and budget.amount <= -1:
             found.append((("max_increase",), "must be more than -100%: no perplexity is 0"))
         return found
+
+    def _found_in_measured(self) -> list[Found]:
+        """Of a cost or a divergence: which way is worse, and in what it is counted."""
+        is_better_higher = self.metric in COSTS and COSTS[self.metric].higher_is_better
+        key, budget = ("max_increase", self.max_increase)
+        other, way = "max_decrease", "higher"
+        if not is_better_higher:
+            key, budget, other, way = "max_decrease", self.max_decrease, "max_increase", "lower"
+        if budget is not None:
+            return [((key,), f"{self.metric} is better when {way}: use {other}")]
+        budget = self.max_increase or self.max_decrease
+        if budget is not None and budget.unit == "points":
+            what = f"{self.metric} has no percentage points: write 5% of the reference, or a number"
+            return [((other,), what)]
+        return []
 
     def gate(self) -> Gate:
         """Return the record that is judged."""

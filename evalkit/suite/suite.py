@@ -11,11 +11,12 @@ from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
 from evalkit.errors import Problem, SuiteError
 from evalkit.paths import DTYPES
-from evalkit.records import Gate, JsonObject
+from evalkit.records import DIVERGENCE, Gate, JsonObject
 from evalkit.suite.fields import Found, Key, Name, Names, Prose, Spec, refuse
 from evalkit.suite.gates import gates_json, read_gates
 from evalkit.suite.layers import SuiteTree, read_suite_tree
-from evalkit.suite.metrics import Metrics, perplexity_entries
+from evalkit.suite.metrics import Metrics
+from evalkit.suite.perplexity import perplexity_entries
 from evalkit.suite.problems import keys_at, read_model
 from evalkit.suite.specs import AdapterSpec, DataSpec, ModelSpec, Requires, training_method
 from evalkit.suite.tasks import TaskSpec, read_tasks, task_entries, tasks_json
@@ -58,8 +59,9 @@ class Suite(Spec):
 
     @model_validator(mode="after")
     def _measures(self) -> Suite:
-        if not (self.metrics.perplexity or self.metrics.samples or self.tasks):
-            what = "nothing is measured: give perplexity, samples, or both; or 'tasks'"
+        metrics = self.metrics
+        if not (metrics.perplexity or metrics.samples or metrics.divergence or self.tasks):
+            what = "nothing is measured: give perplexity, divergence or samples; or 'tasks'"
             refuse([(("metrics",), what)])
         return self
 
@@ -140,7 +142,9 @@ def _names(raw: Mapping[str, Any]) -> Names:
     model, data, adapters = raw.get("model"), raw.get("data"), raw.get("adapters")
     dtype = model.get("dtype") if isinstance(model, Mapping) else None
     metrics = raw.get("metrics")
-    perplexity = metrics.get("perplexity") if isinstance(metrics, Mapping) else None
+    measured = metrics if isinstance(metrics, Mapping) else {}
+    perplexity, divergence = measured.get("perplexity"), measured.get(DIVERGENCE)
+    named = list(perplexity_entries(perplexity)) if perplexity is not None else []
     variants = raw.get("variants")
     entries = [variant_entry(v) for v in variants] if isinstance(variants, list) else []
     return Names(
@@ -148,7 +152,7 @@ def _names(raw: Mapping[str, Any]) -> Names:
         adapters={name: training_method(adapter) for name, adapter in _items(adapters)},
         data={name: spec if isinstance(spec, Mapping) else {} for name, spec in _items(data)},
         variants=list(dict.fromkeys(entry[0] for entry in entries if entry is not None)),
-        metrics=list(perplexity_entries(perplexity)) if perplexity is not None else [],
+        metrics=[*named, *([DIVERGENCE] if divergence is not None else [])],
         tasks=[name for name, _, _ in task_entries(raw.get("tasks")) if name],
     )
 

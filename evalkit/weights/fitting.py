@@ -8,9 +8,10 @@ from evalkit import paths
 from evalkit.errors import MachineError
 from evalkit.machine import readable_bytes
 from evalkit.suite import LoraSpec
+from evalkit.weights.adapters import meta_model
 from evalkit.weights.checkpoint import read_json
 from evalkit.weights.loading import converted_folder
-from evalkit.weights.memory import estimate_bytes, estimate_training_bytes
+from evalkit.weights.memory import estimate_bytes, estimate_training_bytes, model_sizes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,15 +21,25 @@ if TYPE_CHECKING:
     from evalkit.weights.steps import BuildContext
 
 
-def check_variant_fits(path: paths.Path, context: BuildContext, memory: int) -> None:
+def check_variant_fits(
+    path: paths.Path, context: BuildContext, memory: int, *, beside: paths.Path | None = None
+) -> None:
     """Compares a variant's estimated peak with the device's `memory` (bytes).
+
+    Args:
+        path: the variant's.
+        context: what it is built with.
+        memory: of the device.
+        beside: the path of another variant that is in memory at the same time.
 
     Raises:
         MachineError: says what is needed and what is there.
     """
-    needed = variant_bytes(path, context)
-    if needed is not None:
-        _compare(f"{paths.describe(path)} of {context.base.origin}", needed, context, memory)
+    needs = [variant_bytes(each, context) for each in (path, beside) if each is not None]
+    known = [needed for needed in needs if needed is not None]
+    if known:
+        what = " beside ".join(paths.describe(each) for each in (path, beside) if each is not None)
+        _compare(f"{what} of {context.base.origin}", sum(known), context, memory)
 
 
 def variant_bytes(path: paths.Path, context: BuildContext) -> int | None:
@@ -106,6 +117,15 @@ def training_bytes(spec: AdapterSpec, context: BuildContext) -> int | None:
         effective_dtypes=context.effective_dtypes,
         trust_remote_code=context.trust_remote_code,
     )
+
+
+def vocabulary(context: BuildContext) -> int | None:
+    """How many logits the base gives for a token; None for a GGUF file not converted yet."""
+    folder = _configuration(context)
+    if folder is None:
+        return None
+    trust = context.trust_remote_code
+    return model_sizes(meta_model(folder, trust_remote_code=trust)).vocabulary
 
 
 def is_measurable(context: BuildContext) -> bool:

@@ -104,6 +104,7 @@ def survival_score(survival: Survival) -> Score | None:
         sums=nothing,
         counts=nothing,
         extra={name: value for name, value in readings.items() if value is not None},
+        modules=survival.modules,
     )
 
 

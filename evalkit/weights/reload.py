@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from evalkit.scoring.windows import TokenIds
 
 
+RELOAD = "reload"
+"""The check's name."""
 PROBE_TOKENS = 512
 RELOAD_TOLERANCE = 1e-3
 """Mean absolute difference of token losses, in nats, under which two models score the same. The
@@ -67,9 +69,7 @@ def check_reload(
             _save_and_give_up(built, folder)
         except (NotImplementedError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
-            return Finding(
-                "reload", False, f"could not be checked, for it cannot be saved: {reason}"
-            )
+            return Finding(RELOAD, False, f"could not be checked, for it cannot be saved: {reason}")
         model = _reload(built, context, folder)
         after = probe_losses(model, built.tokenizer)
     apart = float(np.abs(after - before).mean())
@@ -83,7 +83,7 @@ def check_reload(
         message += "; what was scored is not what its files say"
     if repacked:
         message += f"; bitsandbytes has rearranged {repacked} layers in place (its issue 2078)"
-    return Finding("reload", ok, message, severe=True)
+    return Finding(RELOAD, ok, message, severe=True)
 
 
 def probe_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Float64s:

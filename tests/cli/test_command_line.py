@@ -89,13 +89,12 @@ def test_a_suite_is_trained_scored_judged_and_reported(workplace, capsys):
 
 def test_a_second_run_computes_nothing_and_says_the_same(workplace, monkeypatch, capsys):
     assert run("--json", "first.json") == 0
-    from evalkit.executors import tasks
+    from evalkit.executors import performing
 
     def never(*_args, **_kwargs):
         raise AssertionError("a job was performed again")
 
-    monkeypatch.setattr(tasks, "_train", never)
-    monkeypatch.setattr(tasks, "_score", never)
+    monkeypatch.setattr(performing, "_perform", never)
     assert run("--json", "second.json") == 0
     first, second = result("first.json"), result("second.json")
     for name, variant in second["variants"].items():

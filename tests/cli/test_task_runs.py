@@ -163,9 +163,9 @@ def test_the_command_line_names_the_file(workplace, tiny_folder):
 def test_mistakes_end_before_a_model_is_loaded(
     workplace, change, code, message, capsys, monkeypatch
 ):
-    from evalkit.executors import tasks
+    from evalkit.executors import local
 
-    monkeypatch.setattr(tasks, "perform", None)
+    monkeypatch.setattr(local, "perform", None)
     name, old, new = change
     path = workplace / name
     text = path.read_text()

@@ -25,6 +25,7 @@ from evalkit.records import (
     VariantRecord,
     Verdict,
 )
+from evalkit.records.integrity import ModuleSurvival
 from evalkit.store import Store, VariantResult, tables
 
 GATES = (
@@ -121,6 +122,10 @@ def make_score(metric: str = "perplexity", *, seed: int = 0, n: int = 7) -> Scor
                 tied=i > 2,
             )
             for i in range(n)
+        ),
+        modules=tuple(
+            ModuleSurvival(f"layers.{i}.é", -1 / 3, 5e-324, 1e300, 0.1, 2**40 + i, i + 1)
+            for i in range(3)
         ),
     )
 

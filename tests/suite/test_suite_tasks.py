@@ -123,7 +123,7 @@ def test_a_gate_names_a_metric_of_a_task(load, metric):
     [
         ("metric: c/acc, max_decrease: 2pp", "unknown metric 'c/acc' (did you mean 'b/acc'?)"),
         ("metric: b, max_decrease: 2pp", "unknown metric 'b'"),
-        ("metric: b/, max_decrease: 2pp", "unknown metric 'b/' (allowed: b/acc, survival)"),
+        ("metric: b/, max_decrease: 2pp", "unknown metric 'b/' (allowed: b/acc, survival, "),
         ("metric: b/acc, max_increase: 2pp", "acc is better when higher: use max_decrease"),
         ("metric: b/acc, max_decrease: 2%", "2% is ambiguous here: write 2pp"),
         ("metric: b/word_perplexity, max_decrease: 1%", "better when lower: use max_increase"),

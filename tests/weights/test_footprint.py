@@ -10,7 +10,7 @@ import pytest
 from evalkit import paths
 from evalkit.errors import WeightsError
 from evalkit.pareto import pareto_front
-from evalkit.records.footprint import Footprint
+from evalkit.records.footprint import COSTS, Footprint
 from evalkit.scoring import footprint
 from evalkit.scoring.footprint import (
     disk_bytes,
@@ -85,7 +85,7 @@ def test_trainable_parameters(bench, tiny_adapter, tiny_folder, tiny_model):
 
 @pytest.mark.parametrize("name", ["nf4+adapter", "merged-4bit", "bf16"])
 def test_a_variants_footprint(bench, tiny_adapter, tiny_model, name, monkeypatch):
-    clock = itertools.count(0.0, 2.0)
+    clock = itertools.count(0.0, 0.125)
     built = bench.build(*PATHS[name])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     found = measure_footprint(
@@ -101,12 +101,35 @@ def test_a_variants_footprint(bench, tiny_adapter, tiny_model, name, monkeypatch
     assert found.trainable_parameters == trained
     assert found.trainable_share == pytest.approx(trained / (parameters + trained))
     assert found.memory_bytes == built.facts["weight_bytes"]
-    assert found.scoring_tokens_per_second == 512 / 2.0
-    assert found.decode_tokens_per_second == footprint.DECODED_TOKENS / 2.0
+    assert found.scoring_tokens_per_second == 512 / 0.125
+    assert found.decode_tokens_per_second == footprint.DECODED_TOKENS / 0.125
     assert found.load_seconds == built.facts["load_seconds"]
     assert bench.ticks[-1].phase == "footprint"
     if name == "bf16":
         assert found.bits_per_weight == pytest.approx(16, rel=1e-3)
+
+
+def test_slow_decoding_stops_after_about_two_seconds(bench, monkeypatch):
+    clock, asked = itertools.count(0.0, 1.0), []
+    write = footprint.greedy_tokens
+
+    def noted(model, ids, *, stops, limit):
+        asked.append(limit)
+        return write(model, ids, stops=stops, limit=limit)
+
+    built = bench.build(NF4)
+    monkeypatch.setattr(footprint, "greedy_tokens", noted)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    found = measure_footprint(
+        paths.normalise([NF4], dtype="fp32"),
+        built,
+        bench.context,
+        job="score tiny",
+        on_progress=bench.ticks.append,
+    )
+    # Two tokens took a second, so four take two.
+    assert asked == [2, 4]
+    assert found.decode_tokens_per_second == 4.0
 
 
 def test_a_speed_that_is_known_is_not_measured_again(bench, monkeypatch):
@@ -127,6 +150,8 @@ def test_gates_may_limit_it():
     from evalkit.records import Gate
 
     scores = footprint_scores(Footprint(1000, 900, 100, 10, 2.0, 50.0, 5.0))
+    assert set(scores) == set(COSTS) - {"peak_memory"}  # it was not watched
+    assert scores["disk"].extra["bits_per_weight"] == 72.0
     gates = [Gate("memory", "nf4", maximum=999.0), Gate("decode_speed", "nf4", minimum=4.0)]
     verdicts = judge(gates, Evidence({"nf4": scores}))
     assert [verdict.verdict for verdict in verdicts] == ["REGRESSED", "PASS"]

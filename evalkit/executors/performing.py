@@ -1,0 +1,264 @@
+"""Performs one task in this process, and turns its failure into an outcome."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from evalkit.errors import EvalkitError
+from evalkit.executors.findings import adapter_findings, refuse, reload_findings
+from evalkit.executors.tasks import Outcome, ReferenceTask, ScoreTask, Task, TrainTask
+from evalkit.records import DIVERGENCE, SURVIVAL, OnProgress, Sample, Score
+from evalkit.records.integrity import Finding
+from evalkit.weights.memory import PeakMemory
+from evalkit.weights.steps import BuiltVariant
+
+_Done = tuple[Mapping[str, Any], Mapping[str, Score], tuple[Sample, ...]]
+
+
+def perform(task: Task, on_progress: OnProgress) -> Outcome:
+    """Performs one task in this process; turns its failure into an outcome.
+
+    KeyboardInterrupt passes through.
+    """
+    started = time.perf_counter()
+    try:
+        done = _perform(task, on_progress)
+    except EvalkitError as error:
+        message, code, trace = str(error), error.exit_code, traceback.format_exc()
+    except Exception as error:
+        message, code, trace = _explain(error), 3, traceback.format_exc()
+    else:
+        return Outcome(task, time.perf_counter() - started, *done)
+    finally:
+        gc.collect()
+    return Outcome(
+        task, time.perf_counter() - started, error=message, traceback=trace, exit_code=code
+    )
+
+
+def _perform(task: Task, on_progress: OnProgress) -> _Done:
+    if isinstance(task, TrainTask):
+        return _train(task, on_progress)
+    if isinstance(task, ReferenceTask):
+        return _write_reference(task, on_progress)
+    return _score(task, on_progress)
+
+
+def _train(task: TrainTask, on_progress: OnProgress) -> _Done:
+    from evalkit.weights.checks import check_flavour
+    from evalkit.weights.fitting import check_training_fits
+    from evalkit.weights.training import train_adapter
+
+    check_training_fits(task.spec, task.context, task.memory)
+    with PeakMemory() as peak:
+        facts = train_adapter(
+            task.adapter,
+            task.spec,
+            task.corpus,
+            task.context,
+            out=task.out,
+            job=task.name,
+            on_progress=on_progress,
+        )
+    if task.spec.lora is not None:
+        refuse(check_flavour(task.out, task.spec.lora))
+    return {**facts, **_peaks(peak)}, {}, ()
+
+
+def _write_reference(task: ReferenceTask, on_progress: OnProgress) -> _Done:
+    from evalkit.scoring.divergence import Subject, write_reference
+    from evalkit.weights.checks import check_finite_weights
+    from evalkit.weights.fitting import check_variant_fits
+    from evalkit.weights.steps import build_variant
+
+    check_variant_fits(task.path, task.context, task.memory)
+    with PeakMemory() as peak:
+        built = build_variant(task.path, task.context, job=task.name, on_progress=on_progress)
+        refuse(check_finite_weights(built.model))
+        subject = Subject(
+            built.model,
+            built.tokenizer,
+            task.corpus,
+            task.spec,
+            task.max_tokens_per_document,
+            task.name,
+            on_progress,
+            phase="log-probabilities",
+        )
+        written = write_reference(subject, task.out)
+    return {**built.facts, **_peaks(peak), "written_bytes": written}, {}, ()
+
+
+# ----------------------------------------------------------------------------- scoring
+
+
+def _score(task: ScoreTask, on_progress: OnProgress) -> _Done:
+    from evalkit.weights.checks import check_finite_weights
+    from evalkit.weights.fitting import check_variant_fits
+    from evalkit.weights.steps import build_variant
+
+    beside = task.divergence if task.divergence and task.divergence.folder is None else None
+    check_variant_fits(task.path, task.context, task.memory, beside=beside.path if beside else None)
+    with PeakMemory() as peak:
+        built = build_variant(task.path, task.context, job=task.name, on_progress=on_progress)
+        findings = [check_finite_weights(built.model), *adapter_findings(task)]
+        refuse(*findings)
+        scores, samples = _measure(task, built, on_progress)
+        task_scores, notes = _run_tasks(task, built, on_progress)
+        scores |= task_scores | _survival(task, built, on_progress)
+    # A second model, or memory-mapped files, are no part of what scoring a variant takes.
+    scores |= _divergence(task, built, on_progress)
+    scores |= _footprint(task, built, scores, peak, on_progress)
+    if task.reload_check:
+        findings += reload_findings(task, built, on_progress)
+        refuse(*findings)
+    return _facts(built, peak, findings, notes), scores, samples
+
+
+def _measure(
+    task: ScoreTask, built: BuiltVariant, on_progress: OnProgress
+) -> tuple[dict[str, Score], tuple[Sample, ...]]:
+    from evalkit.scoring.perplexity import score_perplexity
+    from evalkit.scoring.samples import generate_samples
+
+    scores = {
+        metric: score_perplexity(
+            built.model,
+            built.tokenizer,
+            part.corpus,
+            part.spec,
+            metric=metric,
+            max_tokens_per_document=part.max_tokens_per_document,
+            job=task.name,
+            on_progress=on_progress,
+            longest_last=part.longest_last,
+        )
+        for metric, part in task.perplexities.items()
+    }
+    if task.samples is None:
+        return scores, ()
+    samples = generate_samples(
+        built.model, built.tokenizer, task.samples, job=task.name, on_progress=on_progress
+    )
+    return scores, samples
+
+
+def _run_tasks(
+    task: ScoreTask, built: BuiltVariant, on_progress: OnProgress
+) -> tuple[dict[str, Score], list[str]]:
+    """The scores of lm-eval tasks, and what a reader must know of them."""
+    scores: dict[str, Score] = {}
+    notes: list[str] = []
+    if task.tasks:
+        from evalkit.scoring.tasks import score_task
+
+        for part in task.tasks.values():
+            found, said = score_task(
+                built.model,
+                built.tokenizer,
+                part.spec,
+                part.source,
+                trusted=task.context.trust_remote_code,
+                job=task.name,
+                on_progress=on_progress,
+            )
+            scores.update(found)
+            notes += said
+    return scores, notes
+
+
+def _survival(task: ScoreTask, built: BuiltVariant, on_progress: OnProgress) -> dict[str, Score]:
+    """How much of the merged adapters is in the weights; nothing where they change nothing."""
+    if not task.survival:
+        return {}
+    from evalkit.weights.integrity import measure_survival, survival_score
+
+    found = measure_survival(task.path, built, task.context, job=task.name, on_progress=on_progress)
+    score = survival_score(found) if found is not None else None
+    return {} if score is None else {SURVIVAL: score}
+
+
+def _divergence(task: ScoreTask, built: BuiltVariant, on_progress: OnProgress) -> dict[str, Score]:
+    """How far the variant's predictions are from the reference's, written down or beside it."""
+    part = task.divergence
+    if part is None:
+        return {}
+    from evalkit.scoring.divergence import Subject, score_divergence, score_lockstep
+    from evalkit.weights.steps import build_variant
+
+    subject = Subject(
+        built.model,
+        built.tokenizer,
+        part.corpus,
+        part.spec,
+        part.max_tokens_per_document,
+        task.name,
+        on_progress,
+    )
+    if part.folder is not None:
+        score, _ = score_divergence(
+            subject, part.folder, metric=DIVERGENCE, reference=part.reference
+        )
+    else:
+        other = build_variant(part.path, task.context, job=task.name, on_progress=on_progress)
+        score, _ = score_lockstep(subject, other.model, metric=DIVERGENCE, reference=part.reference)
+    return {DIVERGENCE: score}
+
+
+def _footprint(
+    task: ScoreTask,
+    built: BuiltVariant,
+    scores: Mapping[str, Score],
+    peak: PeakMemory,
+    on_progress: OnProgress,
+) -> Mapping[str, Score]:
+    if not task.footprint:
+        return {}
+    from evalkit.scoring.footprint import footprint_scores, measure_footprint
+
+    speeds = (score.extra.get("tokens_per_second") for score in scores.values())
+    found = measure_footprint(
+        task.path,
+        built,
+        task.context,
+        job=task.name,
+        on_progress=on_progress,
+        scoring_tokens_per_second=next(filter(None, speeds), None),
+        peak=peak,
+    )
+    return footprint_scores(found)
+
+
+# ----------------------------------------------------------------------------- what is said
+
+
+def _facts(
+    built: BuiltVariant, peak: PeakMemory, findings: list[Finding], notes: list[str]
+) -> dict[str, Any]:
+    failed = [f"{f.check}: {f.message}" for f in findings if not f.ok]
+    told = [*built.facts.get("notes", ()), *notes, *failed]
+    checks = [{"check": f.check, "ok": f.ok, "message": f.message} for f in findings]
+    return {**built.facts, **_peaks(peak), "notes": told, "checks": checks}
+
+
+def _peaks(peak: PeakMemory) -> dict[str, int]:
+    return {
+        "peak_resident_bytes": peak.resident_bytes,
+        "peak_device_bytes": peak.device_bytes,
+    }
+
+
+def _explain(error: Exception) -> str:
+    """One line for an error that is not ours: where it came from, and what it said."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        where = f" while writing {error.filename}" if error.filename else ""
+        return (
+            f"the disk is full{where}; what was scored before is stored. Free some space, run again"
+        )
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
