@@ -133,7 +133,7 @@ A variant is a path from the base weights to what would be deployed.
 | `nf4`, `fp4` | bitsandbytes' 4 bits, with double quantisation or without |
 | `int8` | bitsandbytes' LLM.int8 |
 | `group4` | evalkit's own 4 bits, in groups along the input; QA-LoRA merges into them exactly |
-| `hqq` | `group4` with the zeros chosen by HQQ's solver: short for `{type: group4, optimize: hqq}` |
+| `hqq` | `group4` with zeros chosen by HQQ's solver: short for `{type: group4, optimize: hqq}` |
 | `torchao-int8` | torchao's int8 of weights alone; needs `pip install torchao` |
 
 The mapping of `quantize` has `type`, `double_quant` (of `nf4` and `fp4`, where it is on),

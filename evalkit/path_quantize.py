@@ -55,8 +55,8 @@ class Quantize:
     """Store the linear layers' weights in few bits.
 
     nf4, fp4 and int8 (LLM.int8) are bitsandbytes', torchao-int8 is torchao's int8 of weights alone,
-    group4 is our own: 4 bits in groups along the input, with a zero that is no integer. What a suite
-    calls hqq is group4 with its zeros chosen by HQQ's solver.
+    group4 is our own: 4 bits in groups along the input, with a zero that is no integer. A suite's
+    hqq is group4 with the zeros chosen by HQQ's solver.
     """
 
     type: QuantType
