@@ -138,7 +138,8 @@ A variant is a path from the base weights to what would be deployed.
 
 The mapping of `quantize` has `type`, `double_quant` (of `nf4` and `fp4`, where it is on),
 `compute_dtype` (else the load dtype; not of the two int8), `skip_modules` (names of modules that
-stay as loaded), `group_size` (of `group4` and `hqq`; 64) and `optimize` (of `group4`: `hqq`).
+stay as loaded; each must be there), `group_size` (of `group4` and `hqq`; 64) and `optimize` (of
+`group4`: `hqq`).
 `quanto`, `gptq`, `awq` and other types of `torchao` are refused, with the reason and the way round.
 A GGUF file is not a step but weights to start from: `model: ./file.gguf`.
 
