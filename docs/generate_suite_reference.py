@@ -121,7 +121,7 @@ A variant is a path from the base weights to what would be deployed.
 | step | does | argument |
 |---|---|---|
 | `load` | reads the base weights | `fp16`, `bf16`, `fp32`, `auto` |
-| `quantize` | stores the weights in few bits | `nf4`, `fp4`, `int8`, or a mapping |
+| `quantize` | stores the weights in few bits | a type, or a mapping |
 | `dequantize` | expands quantised weights; their rounding stays | a dtype, else the load dtype |
 | `attach` | puts an adapter on top | the adapter's name |
 | `merge` | folds what is attached into the weights as they are now | none |
@@ -130,8 +130,24 @@ A variant is a path from the base weights to what would be deployed.
 - `quantize` goes on 16- or 32-bit weights, `dequantize` on quantised ones.
 - After `attach` a path ends, attaches another adapter, or merges; `merge` comes after `attach`.
 
-The mapping of `quantize` has `type` (one of the three names), `double_quant` (on for `nf4` and
-`fp4`), `compute_dtype` (the load dtype) and `skip_modules` (names of modules that stay as loaded).
+| type of `quantize` | what it is |
+|---|---|
+| `nf4`, `fp4` | bitsandbytes' 4 bits, with double quantisation or without |
+| `int8` | bitsandbytes' LLM.int8 |
+| `group4` | evalkit's own 4 bits, in groups along the input; QA-LoRA merges into them exactly |
+| `hqq` | `group4` with zeros chosen by HQQ's solver: short for `{type: group4, optimize: hqq}` |
+| `torchao-int8` | torchao's int8 of weights alone; needs `pip install torchao` |
+
+The mapping of `quantize` has `type`, `double_quant` (of `nf4` and `fp4`, where it is on),
+`compute_dtype` (else the load dtype; not of the two int8), `skip_modules` (names of modules that
+stay as loaded; each must be there), `group_size` (of `group4` and `hqq`; 64) and `optimize` (of
+`group4`: `hqq`).
+`quanto`, `gptq`, `awq` and other types of `torchao` are refused, with the reason and the way round.
+A GGUF file is not a step but weights to start from: `model: ./file.gguf`.
+
+A plain LoRA does not merge into `group4` or `hqq` weights, which would round it away:
+`dequantize` before `attach`, or train it with `flavour: qa-lora`.
+
 An adapter with `method: full` is a whole model: it is attached directly after `load`.
 
 A preset is a name that stands for a path. Those with an adapter use the suite's only one; where

@@ -98,9 +98,9 @@ def _illegal_merge(state: _State, adapters: Mapping[str, AdapterMethod]) -> str 
     for name in state.attached:
         if adapters.get(name, "qa-lora") not in ("qa-lora", "ready"):
             return (
-                f"'{name}' cannot be merged into group4 weights: only an adapter with "
-                "'flavour: qa-lora' is constant in every group, so that its merge moves the zeros "
-                "and leaves the codes (put 'dequantize' before 'attach', or train it so)"
+                f"'{name}' cannot be merged into group4 weights (hqq is such): only an adapter "
+                "with 'flavour: qa-lora' is constant in every group, so that its merge moves the "
+                "zeros and leaves the codes (put 'dequantize' before 'attach', or train it so)"
             )
     return None
 

@@ -16,13 +16,15 @@ Optimizer = Literal["hqq"]
 
 DTYPES: tuple[str, ...] = get_args(Dtype)
 QUANT_TYPES: tuple[str, ...] = get_args(QuantType)
+QUANT_NAMES: tuple[str, ...] = (*QUANT_TYPES, "hqq")
+"""What a suite may write: the types, and `hqq`, which is group4 with HQQ's solver."""
 GROUP_SIZE = 64
 """Of group4, where a suite does not say."""
 
 REFUSED = {
     "hqq": (
-        "HQQ's solver is here without its package: write "
-        "quantize: {type: group4, optimize: hqq}, 4 bits in groups along the input"
+        "HQQ is here in 4 bits, in groups along the input, and without its package: write "
+        "quantize: hqq, or {type: hqq, group_size: 64}"
     ),
     "quanto": (
         "peft's merge into quanto's weights does nothing and says nothing, so a merged variant "
@@ -53,7 +55,8 @@ class Quantize:
     """Store the linear layers' weights in few bits.
 
     nf4, fp4 and int8 (LLM.int8) are bitsandbytes', torchao-int8 is torchao's int8 of weights alone,
-    group4 is our own: 4 bits in groups along the input, with a zero that is no integer.
+    group4 is our own: 4 bits in groups along the input, with a zero that is no integer. A suite's
+    hqq is group4 with the zeros chosen by HQQ's solver.
     """
 
     type: QuantType
@@ -96,6 +99,8 @@ _KEYS = ("type", "double_quant", "compute_dtype", "skip_modules", "group_size", 
 def read_quantize(argument: object, *, load: str) -> Quantize:
     """Return the step that a suite writes as a type's name, or as a mapping.
 
+    `hqq` becomes `group4` with `optimize: hqq`: both are one variant.
+
     Args:
         argument: as written.
         load: the path's load dtype, which is computed in where nothing else is said.
@@ -110,14 +115,17 @@ def read_quantize(argument: object, *, load: str) -> Quantize:
         if key not in _KEYS:
             near = did_you_mean(str(key), _KEYS)
             raise ValueError(f"unknown key '{key}'{near} (allowed: {', '.join(_KEYS)})")
-    kind = _read_type(fields.get("type"))
+    name = _read_name(fields.get("type"))
+    if name == "hqq":
+        fields = {**fields, "optimize": fields.get("optimize") or "hqq"}
+    kind = cast(QuantType, "group4" if name == "hqq" else name)
     compute = fields.get("compute_dtype")
     compute = load if compute is None else one_of(compute, DTYPES, "compute_dtype")
     if kind in ("int8", "torchao-int8") and (fields.get("double_quant") or compute != load):
         raise ValueError(f"{kind} has no double quantisation, and computes in the load dtype")
     return Quantize(
         type=kind,
-        double_quant=_read_double(fields.get("double_quant"), kind),
+        double_quant=_read_double(fields.get("double_quant"), name),
         compute_dtype=cast(Dtype, compute),
         skip_modules=_read_skip(fields.get("skip_modules") or ()),
         group_size=_read_group_size(fields, kind),
@@ -125,20 +133,20 @@ def read_quantize(argument: object, *, load: str) -> Quantize:
     )
 
 
-def _read_type(value: object) -> QuantType:
+def _read_name(value: object) -> str:
     for name, reason in REFUSED.items():
-        known = isinstance(value, str) and value in QUANT_TYPES
+        known = isinstance(value, str) and value in QUANT_NAMES
         if isinstance(value, str) and value.lower().startswith(name) and not known:
             raise ValueError(f"quantize cannot be '{value}': {reason}")
-    return cast(QuantType, one_of(value, QUANT_TYPES, "quantize"))
+    return one_of(value, QUANT_NAMES, "quantize")
 
 
-def _read_double(value: object, kind: QuantType) -> bool:
+def _read_double(value: object, name: str) -> bool:
     if value is not None and not isinstance(value, bool):
         raise ValueError(f"double_quant is true or false, not '{value}'")
-    if kind == "group4" and value:
-        raise ValueError("group4 has no double quantisation: its merge needs the zeros exactly")
-    return kind in ("nf4", "fp4") if value is None else value
+    if name in ("group4", "hqq") and value:
+        raise ValueError(f"{name} has no double quantisation: its merge needs the zeros exactly")
+    return name in ("nf4", "fp4") if value is None else value
 
 
 def _read_skip(value: object) -> tuple[str, ...]:
@@ -151,7 +159,7 @@ def _read_group_size(fields: Mapping[Any, Any], kind: QuantType) -> int | None:
     value = fields.get("group_size")
     if kind != "group4":
         if value is not None:
-            raise ValueError(f"group_size goes with group4, not with {kind}")
+            raise ValueError(f"group_size goes with group4 and hqq, not with {kind}")
         return None
     if value is None:
         return GROUP_SIZE

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, cast
 from evalkit.errors import UsageError
 from evalkit.path_quantize import (
     DTYPES,
-    QUANT_TYPES,
+    QUANT_NAMES,
     Dtype,
     Quantize,
     QuantType,
@@ -25,7 +25,7 @@ from evalkit.path_quantize import (
 
 __all__ = [
     "DTYPES",
-    "QUANT_TYPES",
+    "QUANT_NAMES",
     "VERBS",
     "AdapterMethod",
     "Attach",
@@ -169,7 +169,7 @@ def _verb_and_argument(item: object) -> tuple[str, object]:
     else:
         raise ValueError(f"a step is one of {', '.join(VERBS)}")
     if verb not in VERBS:
-        near = f" (did you mean 'quantize: {verb}'?)" if verb in QUANT_TYPES else ""
+        near = f" (did you mean 'quantize: {verb}'?)" if verb in QUANT_NAMES else ""
         near = near or (f" (did you mean 'load: {verb}'?)" if verb in DTYPES else "")
         near = near or did_you_mean(str(verb), VERBS)
         raise ValueError(f"unknown step '{verb}'{near} (allowed: {', '.join(VERBS)})")

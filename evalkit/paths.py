@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from evalkit.path_checks import check
 from evalkit.path_steps import (
     DTYPES,
-    QUANT_TYPES,
+    QUANT_NAMES,
     VERBS,
     AdapterMethod,
     Attach,
@@ -42,7 +42,7 @@ __all__ = [
     "DTYPES",
     "PRESETS",
     "PRESETS_WITH_ADAPTER",
-    "QUANT_TYPES",
+    "QUANT_NAMES",
     "VERBS",
     "AdapterMethod",
     "Attach",
@@ -72,7 +72,7 @@ __all__ = [
 
 _BASES: dict[str, list[object]] = {
     **{dtype: [{"load": dtype}] for dtype in ("fp16", "bf16", "fp32")},
-    **{kind: [{"quantize": kind}] for kind in QUANT_TYPES},
+    **{kind: [{"quantize": kind}] for kind in QUANT_NAMES},
 }
 _ADAPTER = object()
 """Stands for the suite's adapter in the presets below."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from evalkit.paths import (
     DTYPES,
     PRESETS,
-    QUANT_TYPES,
+    QUANT_NAMES,
     Attach,
     Dequantize,
     Load,
@@ -75,7 +75,10 @@ def test_a_mapping_sets_every_field_of_quantize():
         ("nf4", "unknown step 'nf4' (did you mean 'quantize: nf4'?)"),
         ("fp16", "unknown step 'fp16' (did you mean 'load: fp16'?)"),
         ({"load": "fp15"}, "load cannot be 'fp15' (did you mean 'fp16'?)"),
-        ("quantize", "quantize needs an argument (allowed: nf4, fp4, int8, group4, torchao-int8)"),
+        (
+            "quantize",
+            "quantize needs an argument (allowed: nf4, fp4, int8, group4, torchao-int8, hqq)",
+        ),
         ({"quantize": "nf5"}, "quantize cannot be 'nf5' (did you mean 'nf4'?)"),
         ({"quantize": {"type": "nf4", "duble_quant": True}}, "did you mean 'double_quant'?"),
         ({"quantize": {"type": "nf4", "block_size": 128}}, "block_size cannot be set"),
@@ -242,7 +245,7 @@ def test_json_gives_the_same_path_back(dtype, steps):
                 st.lists(inner, max_size=3)
                 | st.dictionaries(
                     st.sampled_from(["load", "quantize", "attach", "merge", "type", "x"]),
-                    inner | st.sampled_from([*DTYPES, *QUANT_TYPES]),
+                    inner | st.sampled_from([*DTYPES, *QUANT_NAMES]),
                     max_size=3,
                 )
             ),
@@ -335,6 +338,39 @@ def test_group4_has_a_group_size_and_no_double_quantisation():
     )
 
 
+@pytest.mark.parametrize("raw", ["hqq", {"type": "hqq"}, {"type": "hqq", "group_size": 64}])
+def test_hqq_is_group4_with_hqqs_solver(raw):
+    path = path_of({"quantize": raw})
+    assert path == path_of({"quantize": {"type": "group4", "optimize": "hqq"}})
+    assert path[1] == Quantize(
+        "group4", double_quant=False, compute_dtype="fp16", group_size=64, optimize="hqq"
+    )
+    assert path_from_json(json.loads(json.dumps(path_json(path)))) == path
+    assert describe(path) == "load fp16, quantise group4 (optimised by hqq)"
+
+
+def test_a_mapping_of_hqq_sets_what_group4_has():
+    raw = {"group_size": 32, "compute_dtype": "fp32", "skip_modules": ["head"]}
+    ours, theirs = (
+        path_of({"quantize": {**raw, **kind}})
+        for kind in ({"type": "hqq"}, {"type": "group4", "optimize": "hqq"})
+    )
+    assert ours == theirs
+    assert (ours[1].group_size, ours[1].skip_modules) == (32, ("head",))
+
+
+def test_hqq_has_presets_as_nf4_has():
+    hqq = Quantize(
+        "group4", double_quant=False, compute_dtype="bf16", group_size=64, optimize="hqq"
+    )
+    assert normalise(preset_path("hqq", []), dtype="bf16") == (Load("bf16"), hqq)
+    for name, adapters in (("hqq+adapter", ["a"]), ("hqq+a", ["a", "b"])):
+        path = normalise(preset_path(name, adapters), dtype="bf16")
+        assert path == (Load("bf16"), hqq, Attach("a"))
+    with pytest.raises(PathError, match="did you mean 'quantize: hqq'"):
+        path_of({"load": "fp16"}, "hqq")
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -342,9 +378,14 @@ def test_group4_has_a_group_size_and_no_double_quantisation():
         ({"type": "group4", "group_size": True}, "group_size is an even number"),
         ({"type": "group4", "double_quant": True}, "group4 has no double quantisation"),
         ({"type": "group4", "optimize": "hqqq"}, "did you mean 'hqq'?"),
-        ({"type": "nf4", "group_size": 64}, "group_size goes with group4, not with nf4"),
+        ({"type": "nf4", "group_size": 64}, "group_size goes with group4 and hqq, not with nf4"),
         ({"type": "nf4", "optimize": "hqq"}, "optimize goes with group4, not with nf4"),
-        ("hqq", "write quantize: {type: group4, optimize: hqq}"),
+        ("HQQ", "write quantize: hqq, or {type: hqq, group_size: 64}"),
+        ("hqq-int8", "quantize cannot be 'hqq-int8': HQQ is here in 4 bits"),
+        ({"type": "hqq", "double_quant": True}, "hqq has no double quantisation"),
+        ({"type": "hqq", "bits": 3}, "unknown key 'bits'"),
+        ({"type": "hqq", "group_size": 63}, "group_size is an even number"),
+        ({"type": "hqq", "optimize": "none"}, "optimize cannot be 'none'"),
         ("quanto-int8", "merge into quanto's weights does nothing"),
         ("torchao-int4", "only torchao-int8 is here"),
         ({"type": "torchao-int8", "double_quant": True}, "has no double quantisation"),
@@ -368,6 +409,8 @@ def test_a_quantisation_that_cannot_be_says_why(fields, message):
         [GROUP4, {"attach": "qa"}, "merge", "dequantize", {"attach": "lora"}, "merge", GROUP4],
         [GROUP4, {"attach": "lora"}],
         [GROUP4, "dequantize", {"attach": "lora"}, "merge", GROUP4],
+        [{"quantize": "hqq"}, "dequantize", {"attach": "lora"}, "merge", {"quantize": "hqq"}],
+        [{"quantize": "hqq"}, {"attach": "qa"}, "merge"],
         [{"attach": "lora"}, "merge", GROUP4, {"attach": "qa"}, "merge"],
         [GROUP4, {"attach": "r"}, "merge"],
         [{"quantize": "nf4"}, {"attach": "q"}, "merge"],
@@ -385,6 +428,12 @@ def test_legal_paths_of_every_kind_of_adapter(raw):
     ("raw", "message"),
     [
         ([GROUP4, {"attach": "lora"}, "merge"], "step 3: 'lora' cannot be merged into group4"),
+        (
+            [{"quantize": "hqq"}, {"attach": "lora"}, "merge"],
+            "step 3: 'lora' cannot be merged into group4 weights (hqq is such): only an adapter "
+            "with 'flavour: qa-lora' is constant in every group, so that its merge moves the zeros "
+            "and leaves the codes (put 'dequantize' before 'attach', or train it so)",
+        ),
         (
             [GROUP4, {"attach": "qa"}, {"attach": "lora"}, "merge"],
             "step 4: 'lora' cannot be merged into group4",

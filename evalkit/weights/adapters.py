@@ -86,7 +86,7 @@ def check_finite(file: Path) -> None:
 
 
 def attach_adapter(
-    model: PreTrainedModel | PeftModel, folder: Path, name: str
+    model: PreTrainedModel | PeftModel, folder: Path, name: str, *, again: bool = False
 ) -> tuple[PeftModel, list[str]]:
     """Puts a LoRA adapter on top of a model; those that are attached already stay active.
 
@@ -94,6 +94,9 @@ def attach_adapter(
         model: a base, or a base with adapters.
         folder: a checked adapter.
         name: for peft: unique among what is attached.
+        again: the adapter was on these weights before. Where its first weights were split off the
+            base (peft's own PiSSA, OLoRA, CorDA), peft splits them off whenever it is attached,
+            and the base lacks them already.
 
     Returns:
         The model in eval mode with every adapter active, and peft's warnings.
@@ -108,6 +111,8 @@ def attach_adapter(
         with quiet_libraries() as caught:
             config = on_group4(PeftConfig.from_pretrained(str(folder)))
             config.inference_mode = True
+            if again:
+                config.init_lora_weights = True
             if config.use_qalora:
                 require_group4(model, str(folder))
             if isinstance(model, PeftModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,11 @@ from evalkit.weights import loading, quantization
 from evalkit.weights.adapters import attach_adapter, pooled_group_size, read_adapter_config
 from evalkit.weights.folders import written_aside
 from evalkit.weights.group4 import is_group4
+from evalkit.weights.stacked import stack_adapters
 from evalkit.weights.steps import BuiltVariant
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -26,26 +29,23 @@ def save_variant(built: BuiltVariant, folder: Path) -> None:
 
     A model with an adapter on top is saved as its weights with the adapter's two files beside
     them: transformers puts the adapter on when it loads the folder. In 16 bits it then computes
-    the adapter in 16 bits, where peft (and a score here) has float32: equal up to rounding. Every
-    other variant is loaded bit for bit. Nobody but evalkit can load group4 weights: they are saved
-    as what they expand to in the dtype that they are computed in, four times as large, and score
-    the same.
+    the adapter in 16 bits, where peft (and a score here) has float32: equal up to rounding. Several
+    adapters on top are saved as a single one that adds up what they do: equal up to the order of
+    the sum. Every other variant is loaded bit for bit. Nobody but evalkit can load group4 weights:
+    they are saved as what they expand to in the dtype that they are computed in, four times as
+    large, and score the same.
 
     Args:
         built: a variant as `build_variant` gives it.
         folder: to be written whole or not at all; must be empty, or not be there.
 
     Raises:
-        WeightsError: the folder is in use, the disk is full, several adapters are on top, or one
-            that only fits group4 weights, or the weights are rearranged in memory.
+        WeightsError: the folder is in use; the disk is full; of several adapters on top one is
+            more than a product of two matrices; one only fits group4 weights; the weights are
+            rearranged in memory.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WeightsError(f"{folder}: is there already and not empty; name another folder")
-    if len(built.attached) > 1:
-        raise WeightsError(
-            f"{len(built.attached)} adapters are on top, and a folder has room for one: "
-            "end the path with 'merge'"
-        )
     for adapter in built.attached:
         if pooled_group_size(read_adapter_config(adapter)):
             raise WeightsError(
@@ -53,6 +53,7 @@ def save_variant(built: BuiltVariant, folder: Path) -> None:
                 "expanded: end the path with 'merge', which loses nothing"
             )
     quantization.refuse_repacked(built.model, "save")
+    stacked = stack_adapters(built.model) if len(built.attached) > 1 else None
     with (
         _without_adapters(built) as base,
         _without_group4(base) as model,
@@ -63,25 +64,39 @@ def save_variant(built: BuiltVariant, folder: Path) -> None:
         with loading.quiet_libraries():
             model.save_pretrained(aside)
             built.tokenizer.save_pretrained(aside)
-        for adapter in built.attached:
-            for name in _ADAPTER_FILES:
-                shutil.copyfile(adapter / name, aside / name)
+        if stacked is not None:
+            stacked.write(aside)
+        elif built.attached:
+            _copy_adapter(built.attached[0], aside)
+
+
+def _copy_adapter(adapter: Path, folder: Path) -> None:
+    """Copies an adapter's two files; its first weights are split off the base that is beside it."""
+    for name in _ADAPTER_FILES:
+        shutil.copyfile(adapter / name, folder / name)
+    config = read_adapter_config(folder)
+    if isinstance(config.get("init_lora_weights"), str):
+        fields = config | {"init_lora_weights": True}
+        (folder / _ADAPTER_FILES[0]).write_text(json.dumps(fields, indent=2), encoding="utf-8")
 
 
 @contextmanager
 def _without_adapters(built: BuiltVariant) -> Iterator[PreTrainedModel]:
-    """Takes the adapter off while the weights are saved: peft's layers would be saved as well."""
+    """Takes the adapters off while the weights are saved: peft's layers would be saved as well."""
     from peft import PeftModel
 
     if not isinstance(built.model, PeftModel):
         yield built.model
         return
+    names = list(built.model.base_model.active_adapters)
     base: PreTrainedModel = built.model.unload()
     try:
         yield base
     finally:
-        (adapter,) = built.attached
-        built.model, _ = attach_adapter(base, adapter, "adapter")
+        model: PreTrainedModel | PeftModel = base
+        for name, adapter in zip(names, built.attached, strict=True):
+            model, _ = attach_adapter(model, adapter, name, again=True)
+        built.model = model
 
 
 @contextmanager

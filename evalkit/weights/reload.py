@@ -136,6 +136,6 @@ def _reload(built: BuiltVariant, context: BuildContext, folder: Path) -> PreTrai
         trust_remote_code=context.trust_remote_code,
     )
     for number, adapter in enumerate(built.attached):
-        model, _ = attach_adapter(model, adapter, f"adapter{number}")
+        model, _ = attach_adapter(model, adapter, f"adapter{number}", again=True)
     reloaded: PreTrainedModel = model.eval()
     return reloaded

@@ -17,10 +17,11 @@ from evalkit.errors import WeightsError
 from evalkit.records import OnProgress, Progress
 from evalkit.sources import WeightsSource
 from evalkit.weights import loading, quantization
-from evalkit.weights.adapters import attach_adapter, check_adapter, meta_model
+from evalkit.weights.adapters import attach_adapter, check_adapter
 from evalkit.weights.folders import written_aside
 from evalkit.weights.group4 import is_group4
 from evalkit.weights.initial import check_quantization, with_residual
+from evalkit.weights.kept_modules import kept_modules
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -280,13 +281,7 @@ def _load(build: _Build, folder: Path, bits: Any = None) -> PreTrainedModel:
 
 
 def _few_bits(step: paths.Quantize, build: _Build, folder: Path) -> Any:
-    kept: tuple[str, ...] = ()
-    if step.skip_modules:
-        # A list of ours replaces transformers' own, in which the output layer is.
-        from transformers.quantizers.base import get_keys_to_not_convert
-
-        skeleton = meta_model(folder, trust_remote_code=build.context.trust_remote_code)
-        kept = (*step.skip_modules, *sorted(get_keys_to_not_convert(skeleton)))
+    kept = kept_modules(step, folder, trust_remote_code=build.context.trust_remote_code)
     return quantization.quantization_config(
         step, loading.torch_dtype(build.dtype(step.compute_dtype)), kept
     )

@@ -507,10 +507,20 @@ def test_every_suite_that_ships_loads_and_round_trips(path):
     assert all(gate.place.startswith(str(SUITES)) for gate in suite.gates)
 
 
-def test_the_four_suites_are_there():
+def test_the_suites_are_there():
     assert {path.stem for path in SUITES.glob("*.yaml")} >= {
-        "quickstart", "guanaco", "guanaco-smoke", "lora-16bit",
+        "quickstart", "guanaco", "guanaco-smoke", "guanaco-published", "lora-16bit", "qa-lora",
     }  # fmt: skip
+
+
+def test_the_published_adapter_is_scored_as_the_trained_one_is():
+    trained, published = (load_suite(SUITES / f"guanaco{part}.yaml") for part in ("", "-published"))
+    adapter = published.adapters["guanaco"]
+    assert adapter.from_ == "kaitchup/Llama-2-7B-oasstguanaco-adapter"
+    assert (adapter.on_path, adapter.data, adapter.lora, adapter.training) == (None,) * 4
+    assert "train" not in published.data
+    for field in ("model", "variants", "metrics", "gates", "tasks"):
+        assert getattr(published, field) == getattr(trained, field), field
 
 
 def test_the_smoke_suite_takes_local_data(tmp_path, monkeypatch):

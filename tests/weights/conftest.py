@@ -136,3 +136,16 @@ def bench(tiny_folder: Path, tiny_adapter: Path, tmp_path: Path) -> Bench:
 @pytest.fixture
 def gpt2_bench(tiny_gpt2_folder: Path, tmp_path: Path) -> Bench:
     return Bench(context_for(tiny_gpt2_folder, tmp_path / "cache"))
+
+
+@pytest.fixture
+def tied_bench(bench: Bench, tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path) -> Bench:
+    """The bench with a base that has one table for input and output."""
+    folder = tmp_path / "tied"
+    tiny_model.config.tie_word_embeddings = True
+    tiny_model.tie_weights()
+    tiny_model.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    base = replace(bench.context.base, folder=folder, digest="tied", origin="./tied")
+    bench.context = replace(bench.context, base=base)
+    return bench.adding(small=bench.make_adapter(tmp_path / "for-tied"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -155,7 +156,15 @@ def test_samples_are_what_generate_writes(t5):
         assert sample.tokens == tuple(built.tokenizer.decode([token]) for token in written)
 
 
-@pytest.mark.parametrize("step", [NF4, GROUP4, {"quantize": "int8"}], ids=str)
+TORCHAO = pytest.param(
+    {"quantize": "torchao-int8"},
+    marks=pytest.mark.skipif(find_spec("torchao") is None, reason="needs torchao"),
+)
+
+
+@pytest.mark.parametrize(
+    "step", [NF4, {"quantize": "fp4"}, GROUP4, {"quantize": "int8"}, TORCHAO], ids=str
+)
 def test_what_transformers_keeps_is_kept(t5, step):
     built = t5.build(step)
     names = quantization.quantized_layers(built.model)

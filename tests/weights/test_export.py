@@ -48,6 +48,24 @@ def test_the_folder_gives_the_same_logits(bench, tmp_path, name, scored):
     assert tokenizer("a grid")["input_ids"] == built.tokenizer("a grid")["input_ids"]
 
 
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_first_weights_that_peft_splits_off_the_base_are_split_off_once(bench, tmp_path, init):
+    """Of adapters that came from somewhere: peft changes the base when it attaches them."""
+    from transformers import AutoModelForCausalLM
+
+    adapter = bench.make_adapter(tmp_path / "adapter", init_lora_weights=init)
+    bench = bench.adding(small=adapter)
+    built = bench.build({"load": "fp32"}, ATTACH)
+    expected = bench.logits_of(built.model)
+    save_variant(built, tmp_path / "out")
+    assert torch.equal(bench.logits_of(built.model), expected), "saving changed the model in memory"
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    torch.testing.assert_close(bench.logits_of(again.eval()), expected, rtol=1e-4, atol=1e-4)
+    merged = bench.logits({"load": "fp32"}, ATTACH, "merge")
+    torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(expected, bench.logits({"load": "fp32"}), atol=1e-1)
+
+
 def test_in_bf16_an_adapter_on_top_is_the_same_but_for_rounding(bench, tmp_path):
     """peft computes a bf16 model's adapter in float32, transformers in bf16."""
     from transformers import AutoModelForCausalLM
@@ -83,13 +101,6 @@ def test_a_folder_in_use_is_left_alone(bench, tmp_path):
     with pytest.raises(WeightsError, match="is there already and not empty"):
         save_variant(bench.build(NF4), tmp_path)
     assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_two_adapters_have_no_room(bench, tmp_path):
-    other = bench.make_adapter(tmp_path / "other")
-    built = bench.adding(other=other).build(NF4, ATTACH, {"attach": "other"})
-    with pytest.raises(WeightsError, match="2 adapters are on top"):
-        save_variant(built, tmp_path / "out")
 
 
 def test_a_full_disk_leaves_no_folder(bench, tmp_path, monkeypatch):

@@ -106,6 +106,31 @@ def test_a_model_computes_with_its_expanded_weights(bench, tiny_model, step):
     assert torch.equal(bench.logits(step, "dequantize"), seen)
 
 
+def test_hqq_is_the_same_model_and_the_same_cached_checkpoint(bench):
+    seen = bench.logits({"quantize": {"type": "hqq", "group_size": 16}})
+    assert torch.equal(seen, bench.logits(HQQ))
+    assert not torch.equal(seen, bench.logits(GROUP4)), "the solver moved nothing"
+    folders = [path for path in (bench.context.cache / "quantized").iterdir() if path.is_dir()]
+    assert len(folders) == 2
+    assert torch.equal(
+        bench.logits({"quantize": "hqq"}),
+        bench.logits({"quantize": {**HQQ["quantize"], "group_size": 64}}),
+    )
+
+
+def test_an_adapter_goes_on_hqq_and_the_merge_says_the_way_round(bench):
+    hqq = {"quantize": {"type": "hqq", "group_size": 16}}
+    attached = bench.logits(hqq, ATTACH)
+    assert not torch.allclose(attached, bench.logits(hqq), atol=1e-2)
+    message = r"cannot be merged into group4 weights .*Put 'dequantize' before 'attach'.*qa-lora"
+    with pytest.raises(WeightsError, match=message):
+        bench.build(hqq, ATTACH, "merge")
+    kept = bench.logits(hqq, "dequantize", ATTACH, "merge")
+    torch.testing.assert_close(kept, attached, rtol=1e-4, atol=1e-4)
+    again = bench.logits(hqq, "dequantize", ATTACH, "merge", hqq)
+    assert not torch.equal(again, kept)
+
+
 def test_it_is_quantised_once_and_loaded_from_the_cache(bench):
     first = bench.logits(GROUP4)
     (folder,) = [path for path in (bench.context.cache / "quantized").iterdir() if path.is_dir()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,36 @@ def test_gguf_is_dequantised_once_into_safetensors(gguf_source, tmp_path):
     loading.prepare_base(source, cache, on_progress=ticks.append)
     assert len(ticks) == 1
     assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize(
+    ("steps", "few_bits"),
+    [
+        (({"load": "fp32"},), False),
+        (({"quantize": "nf4"},), True),
+        (({"quantize": "hqq"}, "dequantize"), False),
+        (({"quantize": "nf4"}, {"attach": "small"}, "merge"), True),
+        (({"quantize": "nf4"}, "dequantize", {"attach": "small"}, "merge"), False),
+    ],
+    ids=str,
+)
+def test_paths_start_from_a_gguf_file(bench, gguf_source, tmp_path, steps, few_bits):
+    from evalkit.weights.quantization import quantized_layers
+
+    source, _ = gguf_source
+    folder = loading.prepare_base(source, bench.context.cache, on_progress=lambda progress: None)
+    bench.context = replace(bench.context, base=replace(bench.context.base, folder=folder))
+    bench = bench.adding(small=bench.make_adapter(tmp_path / "adapter"))
+    bench.context = replace(bench.context, base=source)
+    built = bench.build(*steps)
+    assert built.facts["source_precision"] == "dequantised from GGUF Q8_0"
+    assert bool(quantized_layers(built.model)) == few_bits
+    ids = torch.tensor([[30, 3, 26, 7, 11]])
+    with torch.inference_mode():
+        seen = built.model(input_ids=ids).logits
+        whole = load(folder).eval()(input_ids=ids).logits
+    assert seen.isfinite().all()
+    assert torch.equal(seen, whole) == (steps == ({"load": "fp32"},))
 
 
 def test_a_damaged_gguf_file_leaves_nothing_behind(gguf_source, tmp_path):

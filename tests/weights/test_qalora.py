@@ -91,7 +91,11 @@ def test_merged_weights_survive_saving_and_loading(trained, tmp_path):
     merged.save_pretrained(tmp_path / "kept")
     again = load_model(tmp_path / "kept", dtype=torch.float32, device_map={"": "cpu"})
     assert torch.equal(trained.logits_of(again), expected)
-    assert codes_of(again).keys() == codes_of(merged).keys()
+    attached = mean_nll(trained.build(GROUP4, ATTACH).model, IDS)
+    assert mean_nll(again, IDS) == pytest.approx(attached, abs=1e-6)
+    codes = codes_of(trained.build(GROUP4).model)
+    assert codes_of(again).keys() == codes.keys()
+    assert all(torch.equal(kept, codes[name]) for name, kept in codes_of(again).items())
 
 
 def test_two_adapters_merge_into_the_same_zeros(trained, tmp_path):
@@ -113,6 +117,18 @@ def test_other_shapes_merge_exactly_too(bench, tmp_path, lora):
     assert mean_nll(bench.build(GROUP4, ATTACH, "merge").model, IDS) == pytest.approx(
         attached, abs=1e-6
     )
+
+
+def test_hqq_weights_take_it_exactly_too(bench, tmp_path):
+    hqq = {"quantize": {"type": "hqq", "group_size": 16}}
+    train(bench, tmp_path / "out", on=(hqq,))
+    bench = bench.adding(small=tmp_path / "out")
+    base, attached = bench.build(hqq), mean_nll(bench.build(hqq, ATTACH).model, IDS)
+    assert abs(attached - mean_nll(base.model, IDS)) > 0.05
+    merged = bench.build(hqq, ATTACH, "merge").model
+    assert mean_nll(merged, IDS) == pytest.approx(attached, abs=1e-6)
+    codes = codes_of(base.model)
+    assert all(torch.equal(kept, codes[name]) for name, kept in codes_of(merged).items())
 
 
 def test_gpt2_merges_exactly_too(gpt2_bench, tmp_path):

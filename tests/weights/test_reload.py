@@ -58,6 +58,14 @@ def test_gpt2_and_two_adapters(gpt2_bench, tmp_path):
     assert "differ by 0.0e+00" in check(bench, built).message
 
 
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_first_weights_that_peft_splits_off_the_base_are_split_off_once(bench, tmp_path, init):
+    adapter = bench.make_adapter(tmp_path / "adapter", init_lora_weights=init)
+    built = bench.adding(small=adapter).build({"load": "fp32"}, ATTACH)
+    finding = check(bench, built)
+    assert finding.ok, finding.message
+
+
 def test_every_token_is_scored_once_and_the_text_is_fixed(bench):
     built = bench.build({"load": "fp32"})
     losses = probe_losses(built.model, built.tokenizer)

@@ -14,21 +14,6 @@ FP32 = {"load": "fp32"}
 ATTACH = {"attach": "small"}
 
 
-@pytest.fixture
-def tied_bench(bench, tiny_model, tiny_tokenizer, tmp_path):
-    """The bench with a base that has one table for input and output."""
-    from dataclasses import replace
-
-    folder = tmp_path / "tied"
-    tiny_model.config.tie_word_embeddings = True
-    tiny_model.tie_weights()
-    tiny_model.save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
-    base = replace(bench.context.base, folder=folder, digest="tied", origin="./tied")
-    bench.context = replace(bench.context, base=base)
-    return bench.adding(small=bench.make_adapter(tmp_path / "for-tied"))
-
-
 @pytest.mark.parametrize(
     "path",
     [

@@ -86,6 +86,39 @@ def test_lora_fields_reach_peft(bench, tmp_path, lora, tiny_folder):
     assert bench.adding(small=tmp_path / "out").logits(NF4, ATTACH).isfinite().all()
 
 
+FLAVOURS = {
+    "LoRA in 16 bits": (({"load": "bf16"},), {}, 8.0),
+    "LoRA in 32 bits": (({"load": "fp32"},), {}, 8.0),
+    "QLoRA": ((NF4,), {}, 8.0),
+    "rsLoRA": ((NF4,), {"use_rslora": True}, 16.0),
+    "DoRA": ((NF4,), {"use_dora": True}, 8.0),
+    "LoftQ": ((NF4,), {"init": "loftq"}, 8.0),
+    "PiSSA": ((NF4,), {"init": "pissa"}, 8.0),
+}
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_every_flavour_learns_and_an_exact_merge_keeps_what_it_learnt(bench, tmp_path, flavour):
+    from peft.tuners.lora.layer import LoraLayer
+
+    on, lora, scaling = FLAVOURS[flavour]
+    spec = bench.recipe(on=on, lora={"r": 4, "alpha": 32.0, **lora}, steps=12, learning_rate=5e-3)
+    losses = [loss for _, loss in bench.train(spec, tmp_path / "out")["losses"]]
+    assert sum(losses[-3:]) < 0.95 * sum(losses[:3])
+    trained = bench.adding(small=tmp_path / "out")
+    built = trained.build(*on, ATTACH)
+    layers = [module for module in built.model.modules() if isinstance(module, LoraLayer)]
+    assert len(layers) == 14
+    assert {layer.scaling["small"] for layer in layers} == {scaling}
+    assert {bool(layer.lora_variant) for layer in layers} == {flavour == "DoRA"}
+    attached, base = trained.logits_of(built.model), trained.logits(*on)
+    moved = (attached - base).norm()
+    assert moved > 0.05 * base.norm()
+    path = (*on, "dequantize") if on == (NF4,) else on
+    kept = trained.logits(*path, ATTACH, "merge")
+    assert (kept - attached).norm() < (0.1 if "16" in flavour else 1e-3) * moved
+
+
 @pytest.mark.parametrize(
     "fields",
     [
