@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from evalkit.digests import digest_json
 from evalkit.machine import Machine
 from evalkit.noise import computed_in
-from evalkit.paths import Attach, Path, VariantGraph, merged_adapters, path_json
+from evalkit.paths import Attach, Path, Quantize, VariantGraph, merged_adapters, path_json
 from evalkit.plan_jobs import ReferenceJob, RepeatJob, ScoreJob, TrainJob
 from evalkit.records import DIVERGENCE, SURVIVAL, JsonObject
 from evalkit.sources import Sources
@@ -31,6 +31,8 @@ FOOTPRINT_REVISION = 1
 TRAINING_REVISION = 1
 """Raised when our own code changes what a recipe trains."""
 SCORING_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
+TORCHAO = "torchao"
+"""Computes where a path quantises with it, and nowhere else."""
 TASK_PACKAGES = ("lm_eval", "datasets")
 TRAINING_PACKAGES = (*SCORING_PACKAGES, "trl", "accelerate", "datasets")
 SAMPLES = "samples"
@@ -176,7 +178,9 @@ class Plan:
             "revision": SCORING_REVISION,
             "base": self.sources.weights.digest,
             "path": path_identity(job.variant.path, digests),
-            **_environment_identity(self.suite, self.environment, SCORING_PACKAGES),
+            **_environment_identity(
+                self.suite, self.environment, _packages(SCORING_PACKAGES, job.variant.path)
+            ),
         }
 
     def _perplexity_identity(self, spec: PerplexitySpec) -> JsonObject:
@@ -233,7 +237,7 @@ def recipe_key(spec: AdapterSpec, suite: Suite, sources: Sources, environment: E
             "data": sources.corpora[spec.data].digest,
             "lora": spec.lora.model_dump(mode="json") if spec.lora else None,
             "training": training,
-            **_environment_identity(suite, environment, TRAINING_PACKAGES),
+            **_environment_identity(suite, environment, _packages(TRAINING_PACKAGES, spec.on_path)),
         }
     )
 
@@ -244,6 +248,12 @@ def path_identity(path: Path, digests: Mapping[str, str]) -> list[JsonObject]:
         {"attach": digests[step.adapter]} if isinstance(step, Attach) else encoded
         for step, encoded in zip(path, path_json(path), strict=True)
     ]
+
+
+def _packages(names: tuple[str, ...], path: Path) -> tuple[str, ...]:
+    """The packages that compute along a path, beside those that compute along every one."""
+    kinds = {step.type for step in path if isinstance(step, Quantize)}
+    return (*names, TORCHAO) if "torchao-int8" in kinds else names
 
 
 def _environment_identity(

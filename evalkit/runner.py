@@ -17,7 +17,7 @@ from evalkit.gates import judge
 from evalkit.jobs import JobDriver, RunOptions, Watcher, build_context
 from evalkit.machine import Machine, detect_machine, package_versions, readable_bytes
 from evalkit.noise import Floors, floors_json
-from evalkit.plan import TASK_PACKAGES, TRAINING_PACKAGES, Environment, Plan, make_plan
+from evalkit.plan import TASK_PACKAGES, TORCHAO, TRAINING_PACKAGES, Environment, Plan, make_plan
 from evalkit.provenance import gather
 from evalkit.records import Baseline, OnProgress, RunRecord, Verdict
 from evalkit.repeat_jobs import RepeatDriver
@@ -95,7 +95,7 @@ def plan_suite(suite: Suite, options: RunOptions) -> Plan:
         )
     environment = Environment(
         machine=detect_machine(),
-        versions=package_versions((*TRAINING_PACKAGES, *TASK_PACKAGES)),
+        versions=package_versions((*TRAINING_PACKAGES, *TASK_PACKAGES, TORCHAO)),
         trust_remote_code=options.trust_remote_code,
     )
     sources = resolve(suite, options.cache)

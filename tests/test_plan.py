@@ -86,6 +86,16 @@ def test_every_number_has_its_own_key(tmp_path):
     }
 
 
+def test_a_package_is_in_the_keys_of_the_paths_that_it_computes(tmp_path):
+    suite = changed(variants=["fp16", "torchao-int8", "nf4+adapter", "merged-4bit"])
+    before, after = (
+        keys(plan(tmp_path, suite, environment_=environment(torchao=version)))
+        for version in ("0.18.0", "0.19.0")
+    )
+    moved = {name for name, by_metric in before.items() if by_metric != after[name]}
+    assert moved == {"torchao-int8"}
+
+
 def test_divergence_is_keyed_by_what_its_reference_is_and_not_by_its_name(tmp_path):
     def of_nf4(suite, adapter="a"):
         return keys(plan(tmp_path, suite), adapter)["nf4"]["divergence"]

@@ -37,8 +37,9 @@ def write(tiny_folder):
         promised = "".join(f"  - {gate}\n" for gate in gates)
         Path("suite.yaml").write_text(
             f"name: tiny\nmodel: {{source: {tiny_folder}, dtype: fp32}}\n"
-            f"data: {{test: test.jsonl}}\n{more}variants:\n{lines}metrics:\n  perplexity: {{on: test, max_length: 64}}\n"
-            f"{metrics}{f'gates:{chr(10)}{promised}' if promised else ''}"
+            f"data: {{test: test.jsonl}}\n{more}variants:\n{lines}"
+            f"metrics:\n  perplexity: {{on: test, max_length: 64}}\n{metrics}"
+            f"{f'gates:{chr(10)}{promised}' if promised else ''}"
         )
 
     return written
@@ -87,7 +88,7 @@ def test_divergence_is_measured_from_a_reference_that_is_gone_afterwards(workpla
     nf4 = found["nf4"]
     assert nf4["stderr"] > 0
     assert nf4["n_tokens"] <= 400
-    assert nf4["kl_max"] > nf4["kl_99"] > nf4["kl_median"] >= 0
+    assert nf4["kl_max"] >= nf4["kl_99"] > nf4["kl_median"] >= 0
     assert 0 < nf4["same_top"] < 1
     with Store.open("runs.db") as store:
         (reference,) = store.load_run().references
@@ -224,7 +225,7 @@ def test_a_plan_tells_how_much_the_reference_writes(workplace, write, capsys):
     out = capsys.readouterr().out
     assert "reference fp32" in out
     # 400 rows of 320 logits in two bytes, and 16 bytes a row.
-    assert "262 kB, deleted" in out
+    assert "262.4 kB, deleted" in out
 
 
 @pytest.mark.parametrize(
