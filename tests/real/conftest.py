@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from evalkit.cli import run_command_line
 from evalkit.errors import MissingPackageError
 from evalkit.machine import detect_machine
 from evalkit.sources import WeightsSource, resolve_weights
@@ -50,3 +55,48 @@ def real_context(real_source: WeightsSource, real_base: Path, real_cache: Path) 
         device_map=None,
         effective_dtypes=machine.effective_dtypes(),
     )
+
+
+@dataclass(frozen=True)
+class SuiteRun:
+    """One `evalkit run` of a suite that ships."""
+
+    suite: Path
+    folder: Path
+    """With the store, the reports and the JSON of the run."""
+    cache: Path
+    code: int
+    told: dict[str, Any]
+    """The run's JSON."""
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Perplexity by variant."""
+        return {n: v["metrics"]["perplexity"]["value"] for n, v in self.told["variants"].items()}
+
+    def arguments(self, verb: str, *more: str) -> list[str]:
+        """A command line on the same store, cache and folder of reports."""
+        places = ["--cache", str(self.cache), "--db", str(self.folder / "runs.db")]
+        return [verb, *more, *places]
+
+
+@pytest.fixture(scope="session")
+def suite_run(
+    tmp_path_factory: pytest.TempPathFactory, real_source: WeightsSource, real_cache: Path
+) -> Callable[..., SuiteRun]:
+    """Runs a suite once a session, whoever asks: what it trains is trained once."""
+    runs: dict[str, SuiteRun] = {}
+
+    def run(name: str, *settings: str) -> SuiteRun:
+        if name not in runs:
+            suite = Path(__file__).resolve().parents[2] / "suites" / f"{name}.yaml"
+            folder = tmp_path_factory.mktemp(name)
+            begun = SuiteRun(suite, folder, real_cache, -1, {})
+            reports = ["--reports", str(folder / "reports"), "--json", str(folder / "run.json")]
+            chosen = [part for setting in settings for part in ("--set", setting)]
+            code = run_command_line(begun.arguments("run", str(suite), *reports, *chosen))
+            told = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            runs[name] = replace(begun, code=code, told=told)
+        return runs[name]
+
+    return run

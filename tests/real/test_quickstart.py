@@ -4,43 +4,29 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from evalkit.cli import run_command_line
 
 pytestmark = pytest.mark.real
-SUITE = Path(__file__).resolve().parents[2] / "suites" / "quickstart.yaml"
 
 
 @pytest.fixture(scope="session")
-def quickstart(tmp_path_factory, real_cache):
-    """The run's JSON and its folder. Trains once a session, with a store of its own."""
-    folder = tmp_path_factory.mktemp("quickstart")
-    code = run_command_line(arguments(folder, real_cache, "first.json"))
-    told = json.loads((folder / "first.json").read_text(encoding="utf-8"))
-    assert code == told["exit_code"] == 0, told["verdicts"]
-    return told, folder
-
-
-def arguments(folder, cache, json_name):
-    return [
-        *("run", str(SUITE), "--cache", str(cache), "--db", str(folder / "runs.db")),
-        *("--reports", str(folder / "reports"), "--json", str(folder / json_name)),
-    ]
+def quickstart(suite_run):
+    """The whole suite as it ships."""
+    run = suite_run("quickstart")
+    assert run.code == run.told["exit_code"] == 0, run.told["verdicts"]
+    return run
 
 
 @pytest.fixture
 def values(quickstart):
-    return {
-        name: variant["metrics"]["perplexity"]["value"]
-        for name, variant in quickstart[0]["variants"].items()
-    }
+    return quickstart.values
 
 
 def test_seven_variants_are_scored_on_at_least_40_topics_and_at_most_8000_tokens(quickstart):
-    variants = quickstart[0]["variants"]
+    variants = quickstart.told["variants"]
     assert len(variants) == 7
     for variant in variants.values():
         told = variant["metrics"]["perplexity"]
@@ -65,16 +51,16 @@ def test_quantisation_alone_costs_something(values):
 
 
 def test_the_verdicts_say_so(quickstart):
-    verdicts = {(v["variant"], v["verdict"]) for v in quickstart[0]["verdicts"]}
+    verdicts = {(v["variant"], v["verdict"]) for v in quickstart.told["verdicts"]}
     assert ("merged-4bit", "REGRESSED") in verdicts
     assert ("requantized", "REGRESSED") in verdicts
     assert ("nf4+adapter", "IMPROVED") in verdicts
     assert verdicts & {("fp16-merged-nf4", "PASS"), ("fp16-merged-nf4", "IMPROVED")}
-    assert all(verdict["ok"] for verdict in quickstart[0]["verdicts"])
+    assert all(verdict["ok"] for verdict in quickstart.told["verdicts"])
 
 
 def test_the_report_opens_with_the_finding_and_names_what_the_weights_were(quickstart):
-    told, folder = quickstart
+    told, folder = quickstart.told, quickstart.folder
     page = (folder / "reports" / "quickstart" / told["run"] / "index.html").read_text("utf-8")
     finding = r"merged-4bit keeps (\d\.\d+)\s% of the adapter and raises perplexity by"
     kept = re.search(finding, re.sub(r"<[^>]+>", "", page))
@@ -84,18 +70,20 @@ def test_the_report_opens_with_the_finding_and_names_what_the_weights_were(quick
 
 
 def test_what_the_machine_really_computed_is_recorded(quickstart):
-    provenance = quickstart[0]["provenance"]
+    provenance = quickstart.told["provenance"]
     assert provenance["source_precision"] == "dequantised from GGUF Q4_1"
     assert provenance["effective_dtypes"]["fp16"] in {"bf16", "fp32", "fp16"}
     python = ".".join(map(str, sys.version_info[:3]))
     assert f"Python {python}" in provenance["data"]["test"]["origin"]
 
 
-def test_a_second_run_reuses_every_number_without_torch(quickstart, real_cache):
-    told, folder = quickstart
+def test_a_second_run_reuses_every_number_without_torch(quickstart):
+    told, folder = quickstart.told, quickstart.folder
+    outputs = ["--reports", str(folder / "reports"), "--json", str(folder / "second.json")]
+    arguments = quickstart.arguments("run", str(quickstart.suite), *outputs)
     code = (
         "import sys; from evalkit.cli import run_command_line as r;"
-        f"c = r({arguments(folder, real_cache, 'second.json')!r}); print(c, 'torch' in sys.modules)"
+        f"c = r({arguments!r}); print(c, 'torch' in sys.modules)"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.stdout.strip().splitlines()[-1] == "0 False", answer.stdout + answer.stderr
@@ -105,23 +93,16 @@ def test_a_second_run_reuses_every_number_without_torch(quickstart, real_cache):
         assert variant["metrics"] == told["variants"][name]["metrics"]
 
 
-def test_an_exported_variant_loads_and_scores_the_same(quickstart, real_cache, values):
+def test_an_exported_variant_loads_and_scores_the_same(quickstart, values):
     """The recommended one, loaded as a user would load it."""
-    told, folder = quickstart
-    exported = folder / "exported"
-    assert (
-        run_command_line(
-            [
-                *("export", "fp16-merged-nf4", str(exported), "--run", told["run"]),
-                *("--db", str(folder / "runs.db"), "--cache", str(real_cache)),
-            ]
-        )
-        == 0
-    )
-    assert perplexity_of(exported, real_cache) == pytest.approx(values["fp16-merged-nf4"], rel=5e-4)
+    exported, variant = quickstart.folder / "exported", "fp16-merged-nf4"
+    more = (variant, str(exported), "--run", quickstart.told["run"])
+    assert run_command_line(quickstart.arguments("export", *more)) == 0
+    found = perplexity_of(exported, quickstart.suite, quickstart.cache)
+    assert found == pytest.approx(values[variant], rel=5e-4)
 
 
-def perplexity_of(folder, cache):
+def perplexity_of(folder, suite_file, cache):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from evalkit.corpora import load_corpus
@@ -130,7 +111,7 @@ def perplexity_of(folder, cache):
     from evalkit.weights.quantization import disable_repacking
 
     disable_repacking()
-    suite = load_suite(SUITE)
+    suite = load_suite(suite_file)
     score = score_perplexity(
         AutoModelForCausalLM.from_pretrained(folder),
         AutoTokenizer.from_pretrained(folder),
