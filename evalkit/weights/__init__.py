@@ -11,6 +11,6 @@ import os
 # imported, so it must be said before.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# Where torchao is installed, peft imports it, and it warns of the kernels that this machine has not.
+# peft imports torchao where that is installed, and it warns of kernels that this machine has not.
 for _name in ("torchao", "torch.utils._pytree"):
     logging.getLogger(_name).setLevel(logging.ERROR)
