@@ -168,7 +168,8 @@ class LogWatcher:
 
 def _jobs(plan: Plan) -> int:
     parts = (plan.training, plan.scoring, plan.retraining, plan.repeats)
-    return sum(len(part) for part in parts)
+    writes = plan.reference is not None and not plan.reference.spec.lockstep
+    return sum(len(part) for part in parts) + writes
 
 
 def _headline(run_id: str, plan: Plan) -> str:

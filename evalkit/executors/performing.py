@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import time
 import traceback
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from evalkit.executors.findings import adapter_findings, refuse, reload_findings
 from evalkit.executors.tasks import Outcome, ReferenceTask, ScoreTask, Task, TrainTask
 from evalkit.records import DIVERGENCE, SURVIVAL, OnProgress, Sample, Score
 from evalkit.records.integrity import Finding
-from evalkit.weights.memory import PeakMemory
+from evalkit.weights.memory import PeakMemory, release_memory
 from evalkit.weights.steps import BuiltVariant
 
 _Done = tuple[Mapping[str, Any], Mapping[str, Score], tuple[Sample, ...]]
@@ -35,7 +34,7 @@ def perform(task: Task, on_progress: OnProgress) -> Outcome:
     else:
         return Outcome(task, time.perf_counter() - started, *done)
     finally:
-        gc.collect()
+        release_memory()
     return Outcome(
         task, time.perf_counter() - started, error=message, traceback=trace, exit_code=code
     )

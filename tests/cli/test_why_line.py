@@ -79,9 +79,10 @@ def variants():
 DIVERGENCE = "  divergence: {on: test, reference: fp32, max_length: 64, tokens: 400}\n"
 
 
-def test_divergence_is_measured_from_a_reference_that_is_gone_afterwards(workplace, write):
+def test_divergence_is_measured_from_a_reference_that_is_gone_afterwards(workplace, write, capsys):
     write(["fp32", "nf4", "int8"], metrics=DIVERGENCE)
     assert run() == 0
+    assert "[1/4] reference fp32: log-probabilities" in capsys.readouterr().err
     found = {name: v["metrics"].get("divergence") for name, v in variants().items()}
     assert found["fp32"] is None
     assert found["nf4"]["value"] > found["int8"]["value"] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -106,6 +107,27 @@ def test_the_peak_of_a_block_is_seen_after_it_is_freed():
         time.sleep(0.2)
         del taken
     assert peak.resident_bytes - before > 90_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library of Linux")
+def test_what_a_job_freed_is_no_part_of_the_next_ones_peak():
+    import psutil
+    import torch
+
+    def resident():
+        return psutil.Process().memory_info().rss
+
+    memory.release_memory()
+    before = resident()
+    # Too small to be mapped one by one: they come from the heap, and its last piece stays in use.
+    taken = [torch.ones(60_000, dtype=torch.uint8) for _ in range(3_000)]
+    last = taken[-1]
+    del taken
+    kept = resident() - before
+    memory.release_memory()
+    assert kept > 100_000_000, "the C library gave it back by itself: nothing was tested"
+    assert resident() - before < 40_000_000
+    assert last.sum() == 60_000
 
 
 @pytest.mark.gpu
