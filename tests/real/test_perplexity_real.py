@@ -133,10 +133,11 @@ def all_losses(result: Score) -> np.ndarray:
 def test_the_batch_moves_bfloat16_within_its_noise_only(
     real_base: Path, model32: Any, tokenizer: Any, corpus: Corpus
 ) -> None:
-    """Other shapes take other kernels, which move a token's bfloat16 loss by 0.06 nats or so.
+    """Other shapes may take other kernels, which move a token's bfloat16 loss by 0.06 nats or so.
 
     That is noise, which averages out with the square root of the tokens; padding or a mask that
-    leaks would be a shift, which does not.
+    leaks would be a shift, which does not. On a CPU that takes the same kernel for all of these
+    shapes nothing moves at all.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -149,8 +150,8 @@ def test_the_batch_moves_bfloat16_within_its_noise_only(
     for batched in (small, large):
         moved = all_losses(batched) - all_losses(alone)
         noise = moved.std()
-        assert 0 < noise < 0.15
-        assert abs(moved.mean()) < 4 * noise / math.sqrt(len(moved))
+        assert noise < 0.15
+        assert abs(moved.mean()) <= 4 * noise / math.sqrt(len(moved))
         assert batched.value == pytest.approx(alone.value, rel=1e-2)
     exact = [score(model32, tokenizer, corpus, batch_tokens=size).value for size in (1, 2048)]
     assert exact[1] == pytest.approx(exact[0], rel=1e-5)
