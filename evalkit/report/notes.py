@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from evalkit.records import JobRecord, RunRecord
 from evalkit.report.baseline_notes import baseline_notes
+from evalkit.report.checks import merge_notes
 from evalkit.report.facts import effective_dtype
 from evalkit.report.noise_notes import noise_notes
 from evalkit.report.survival_notes import survival_notes
@@ -19,6 +20,7 @@ def notes_of(run: RunRecord) -> list[str]:
     notes += noise_notes(run)
     notes += task_notes(run)
     notes += survival_notes(run)
+    notes += merge_notes(run)
     reused = [v.name for v in run.variants if v.job and v.job.status == "reused"]
     if reused:
         notes.append(f"Reused from an earlier run, unchanged: {joined(reused)}.")
