@@ -1,4 +1,4 @@
-"""A merge that changed nothing though its adapter changed the score, found from the scores. Pure."""
+"""Finds a merge that changed nothing though its adapter changed the score: from scores, pure."""
 
 from __future__ import annotations
 

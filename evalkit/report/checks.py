@@ -1,4 +1,4 @@
-"""What the checks of each variant found: those of its job, and that of its merge from the scores."""
+"""What checks of each variant found: those of its job, and of its merge, which scores tell."""
 
 from __future__ import annotations
 
@@ -125,9 +125,7 @@ def _is_merged(variant: VariantRecord) -> bool:
     return facts.carries_adapter(variant.path) and not facts.needs_adapter(variant.path)
 
 
-def _attached(
-    run: RunRecord, variant: VariantRecord, metric: str
-) -> Iterator[tuple[Score, Score]]:
+def _attached(run: RunRecord, variant: VariantRecord, metric: str) -> Iterator[tuple[Score, Score]]:
     """Scores with the same adapters on top, not merged, each with that of its base alone.
 
     What the variant's gates compare it with comes first, then what has the variant's own base.

@@ -41,7 +41,9 @@ def test_a_merge_that_undid_the_adapter_is_found_from_the_scores(made_up):
     run = made_up.run()
     # ln(18.57/18.86) / ln(11.14/18.86) = 0.029
     assert not merge_of(run, "merged-4bit").ok
-    assert "merged-4bit keeps 3 % of what the adapter changed" in merge_of(run, "merged-4bit").message
+    assert (
+        "merged-4bit keeps 3 % of what the adapter changed" in merge_of(run, "merged-4bit").message
+    )
     assert not merge_of(run, "requantized").ok
     assert merge_of(run, "fp16-merged-nf4").ok
     assert merge_of(run, "nf4+adapter") is None

@@ -18,7 +18,7 @@ ALLOWED_TAGS = {
     "html", "head", "meta", "title", "link", "style", "body", "header", "main", "footer",
     "section", "div", "span", "strong", "h1", "h2", "h3", "h4", "p", "ul", "li", "bdi", "dl", "dt",
     "dd", "pre", "table", "thead", "tbody", "tr", "th", "td", "figure", "figcaption",
-    "svg", "g", "path", "line", "rect", "circle", "text", "polyline",
+    "mark", "svg", "g", "path", "line", "rect", "circle", "text", "polyline",
 }  # fmt: skip
 ALLOWED_LINKS = {"data:,"}
 
@@ -66,7 +66,7 @@ def assert_harmless(page: Page) -> None:
             assert not name.startswith("on"), (tag, name)
             assert name not in {"src", "srcset", "action", "formaction", "xlink:href"}, (tag, name)
             assert name != "href" or value in ALLOWED_LINKS, (tag, value)
-            if name not in {"aria-label", "data-label"}:
+            if name not in {"aria-label", "data-label", "title"}:
                 assert "url(" not in value.lower(), (tag, name, value)
     (policy,) = [m for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
     assert "default-src 'none'" in policy["content"]
