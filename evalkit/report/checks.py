@@ -25,6 +25,8 @@ class CheckTable:
     """Every check of every variant."""
 
     checks: tuple[str, ...]
+    shared: tuple[str, ...]
+    """Of each check: the message, where it is ok and the same in every variant; else empty."""
     rows: tuple[CheckRow, ...]
     failed: int
     """Findings that are not ok."""
@@ -41,8 +43,15 @@ def check_table(run: RunRecord) -> CheckTable | None:
         for name, each in found.items()
         if each
     )
-    failed = sum(not finding.ok for each in found.values() for finding in each)
-    return CheckTable(names, rows, failed)
+    every = [finding for each in found.values() for finding in each]
+    shared = tuple(_shared([f for f in every if f.check == check]) for check in names)
+    failed = sum(not finding.ok for finding in every)
+    return CheckTable(names, shared, rows, failed)
+
+
+def _shared(findings: list[Finding]) -> str:
+    messages = {finding.message for finding in findings}
+    return messages.pop() if len(messages) == 1 and all(f.ok for f in findings) else ""
 
 
 def findings_of(run: RunRecord, variant: VariantRecord) -> list[Finding]:

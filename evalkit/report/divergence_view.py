@@ -76,7 +76,7 @@ def divergence_view(run: RunRecord) -> DivergenceView | None:
     return DivergenceView(
         reference=reference,
         measured=measured_words(next(iter(scores.values()))),
-        error_bound=_nats(bound) if bound > 0 else "",
+        error_bound=_power(bound, 1) if bound > 0 else "",
         written=bytes_words(sizes[0]) if sizes else "",
         rows=tuple(rows),
         names=tuple(scores),
@@ -187,15 +187,22 @@ def _nats(value: float | None) -> str:
     size = abs(value)
     if size == 0:
         return "0"
-    text = f"{value:.2e}" if size < 1e-3 or size >= 1e3 else f"{value:#.3g}".rstrip(".")
-    return text.replace("-", MINUS)
+    if size < 1e-3 or size >= 1e3:
+        return _power(value, 2)
+    return f"{value:#.3g}".rstrip(".").replace("-", MINUS)
+
+
+def _power(value: float, decimals: int) -> str:
+    """'2.60e−4'."""
+    mantissa, _, exponent = f"{value:.{decimals}e}".partition("e")
+    return f"{mantissa}e{int(exponent)}".replace("-", MINUS)
 
 
 def _stderr(stderr: float, value: float) -> str:
     """With as many decimals as `_nats` gives its value."""
     shown = _nats(value)
     if "e" in shown:
-        return f"{stderr:.1e}".replace("-", MINUS)
+        return _power(stderr, 1)
     return f"{stderr:.{len(shown.partition('.')[2])}f}"
 
 

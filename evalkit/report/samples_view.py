@@ -116,6 +116,8 @@ def _text(name: str, sample: Sample, reference: Sample, *, is_reference: bool) -
     remark = f"differs from token {index + 1} on"
     if start == len(sample.text):
         remark = f"ends after token {index}" if index else "is empty"
+    while sample.text[start:end].strip() and sample.text[start].isspace():
+        start += 1  # the space before a word is part of its token, and looks odd when it is marked
     before, mark, after = _within(sample.text, start, end)
     return SampleText(name, before, mark, after, remark)
 

@@ -149,10 +149,14 @@ def _cell(part: ModuleSurvival | None, place: str) -> Cell:
     if kept is None:
         return Cell("–", "", f"{where}: the adapter changes nothing")
     level = next(name for least, name, _ in LEVELS if kept >= least)
-    # Nothing keeps an adapter a hundred times over, and a cell has room for few digits.
-    shown = f"{kept * 100:.0f}" if abs(kept) < 100 else f"{kept * 100:.0e}"
-    shown = shown.replace("-", MINUS) if shown != "-0" else "0"
-    return Cell(shown, level, f"{where}: {percent(kept)}")
+    return Cell(_short(kept * 100), level, f"{where}: {percent(kept)}")
+
+
+def _short(value: float) -> str:
+    """Two or three digits: a cell has room for no more."""
+    size = abs(value)
+    text = f"{value:.{0 if size >= 9.95 else 1}f}" if size < 1e4 else f"{value:.0e}"
+    return text.replace("-", MINUS) if float(text) else "0"
 
 
 def _layer_words(layer: str) -> str:

@@ -9,7 +9,9 @@ import pytest
 from evalkit.records.integrity import ModuleSurvival
 from evalkit.report.checks import check_table, findings_of, merge_notes
 from evalkit.report.facts import variant_named
+from evalkit.report.html import render_html
 from evalkit.report.notes import notes_of
+from evalkit.report.run_json import run_json
 
 STORED = [
     {"check": "finite", "ok": True, "message": "every number is finite"},
@@ -129,3 +131,26 @@ def test_what_is_no_list_of_checks_is_no_check(made_up, checks):
 
 def test_a_run_without_checks_has_no_table(made_up):
     assert check_table(without(made_up.run(), "nf4+adapter")) is None
+
+
+def test_a_message_that_is_everywhere_the_same_stands_once(made_up):
+    run = checked(checked(made_up.run(), "nf4", STORED), "fp16", STORED[:1])
+    assert check_table(run).shared == ("every number is finite", "", "")
+    html = render_html(run)
+    section = html[html.index('id="checks"') :]
+    section = section[: section.index("</section>")]
+    assert section.count("every number is finite") == 1
+    assert ">not ok<" in html
+    assert "<strong>3 not ok.</strong>" in html
+
+
+def test_a_page_without_checks_has_no_section(made_up):
+    assert 'id="checks"' not in render_html(without(made_up.run(), "nf4+adapter"))
+
+
+def test_the_json_lists_what_was_found(made_up):
+    answer = run_json(checked(made_up.run(), "merged-4bit", STORED))["variants"]
+    assert answer["merged-4bit"]["checks"][:2] == STORED
+    assert answer["merged-4bit"]["checks"][2]["check"] == "merge"
+    assert answer["merged-4bit"]["checks"][2]["ok"] is False
+    assert answer["fp16"]["checks"] == []

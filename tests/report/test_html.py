@@ -87,6 +87,16 @@ def test_the_page_is_whole_and_asks_for_nothing(made_up):
         assert words in page.text.replace("\N{NO-BREAK SPACE}", " "), words
 
 
+def test_all_that_can_be_measured_makes_a_whole_page(made_up):
+    html = render_html(made_up.detailed())
+    page = Page(html)
+    assert_harmless(page)
+    assert len(html.encode()) < 300_000
+    headings = re.findall(r'<h2 id="([^"]+)"', html)
+    assert {"divergence", "survival", "checks", "samples"} <= set(headings)
+    assert len(headings) == len(set(headings))
+
+
 def test_the_page_is_small_and_the_same_each_time(made_up):
     first = render_html(made_up.run())
     assert len(first.encode()) < 200_000

@@ -63,6 +63,10 @@ def test_a_run_is_valid(made_up, validator):
     validator.validate(run_json(made_up.run()))
 
 
+def test_a_run_with_all_that_can_be_measured_is_valid(made_up, validator):
+    validator.validate(run_json(made_up.detailed()))
+
+
 def test_a_run_with_tasks_repeats_and_flips_is_valid(made_up, validator):
     first, *rest = made_up.run().variants
     repeat = Repeat("seed", "seed 1", first.scores)
