@@ -99,7 +99,7 @@ def divergence_notes(run: RunRecord) -> list[str]:
 def _row(name: str, score: Score | None, job: JobRecord | None) -> DivergenceRow:
     if score is None:
         error = job.error if job is not None and job.error else "not measured"
-        return DivergenceRow(name, _NONE, "", *[_NONE] * 6, problem=error)
+        return DivergenceRow(name, _NONE, "", _NONE, _NONE, _NONE, _NONE, _NONE, _NONE, error)
     extra = score.extra
     return DivergenceRow(
         name=name,

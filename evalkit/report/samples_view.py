@@ -46,9 +46,8 @@ def reference_sample(run: RunRecord, prompt: str) -> tuple[str, Sample] | None:
 
     The plain base weights' where they wrote one, else the first variant's that did.
     """
-    metric = facts.primary_metric(run)
-    plain = facts.reference_of(run, metric) if metric else None
-    found = ((v.name, s) for v in (*([plain] if plain else []), *run.variants) for s in v.samples)
+    plain = [variant for variant in run.variants if set(facts.verbs(variant.path)) == {"load"}]
+    found = ((v.name, sample) for v in (*plain, *run.variants) for sample in v.samples)
     return next((pair for pair in found if pair[1].prompt == prompt), None)
 
 

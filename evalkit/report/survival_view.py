@@ -138,7 +138,8 @@ def _by_place(survival: Survival) -> dict[tuple[str, str], ModuleSurvival]:
     groups: dict[tuple[str, str], list[ModuleSurvival]] = {}
     for part in survival.modules:
         one = Survival((part,))
-        groups.setdefault((*one.by_layer(), *one.by_kind()), []).append(part)
+        (layer,), (kind,) = one.by_layer(), one.by_kind()
+        groups.setdefault((layer, kind), []).append(part)
     return {place: Survival(tuple(parts)).pooled for place, parts in groups.items()}
 
 

@@ -152,7 +152,7 @@ def test_gained_and_lost_are_not_mixed_up(made_up):
     )
     (row,) = flip_rows(run)
     assert row.cells == ("reference", "+1 −5, p = 0.22")
-    html = render_html(run)
+    html = render_html(run).replace("\N{NO-BREAK SPACE}", " ")
     assert "How far predictions moved" in html
     assert "+1 −5, p = 0.22" in html
 
