@@ -14,8 +14,8 @@ from evalkit.report.view import Tone, change_words
 from evalkit.report.words import bytes_words, duration, figure, score_figure
 
 _LONGEST_LIST = 12
-# The path and the notes have places of their own; a traceback is for `--debug`.
-_TOLD_ELSEWHERE = {"path", "notes", "traceback", "recipe_but_for_seed"}
+# The path, the notes and the checks have places of their own; a traceback is for `--debug`.
+_TOLD_ELSEWHERE = {"path", "notes", "checks", "traceback", "recipe_but_for_seed"}
 
 
 @dataclass(frozen=True)

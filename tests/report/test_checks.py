@@ -140,6 +140,7 @@ def test_a_message_that_is_everywhere_the_same_stands_once(made_up):
     section = html[html.index('id="checks"') :]
     section = section[: section.index("</section>")]
     assert section.count("every number is finite") == 1
+    assert html.count("every number is finite") == 1, "nor among what the job recorded"
     assert ">not ok<" in html
     assert "<strong>3 not ok.</strong>" in html
 
