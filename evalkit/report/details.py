@@ -1,21 +1,21 @@
-"""The rows behind the table of values: the graph, the jobs, the samples, the provenance."""
+"""The rows behind the table of values: the graph, the jobs, the provenance."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from evalkit.records import JobRecord, RunRecord, Sample, Score, VariantRecord
+from evalkit.records import JobRecord, RunRecord, Score, VariantRecord
 from evalkit.report import facts as records
 from evalkit.report.attribution import EdgeEffect, edge_effects
 from evalkit.report.strips import loss_history, sparkline
 from evalkit.report.view import Tone, change_words
-from evalkit.report.words import bytes_words, clean, duration, figure, score_figure
+from evalkit.report.words import bytes_words, duration, figure, score_figure
 
 _LONGEST_LIST = 12
-# The path and the notes have places of their own; a traceback is for `--debug`.
-_TOLD_ELSEWHERE = {"path", "notes", "traceback", "recipe_but_for_seed"}
+# The path, the notes and the checks have places of their own; a traceback is for `--debug`.
+_TOLD_ELSEWHERE = {"path", "notes", "checks", "traceback", "recipe_but_for_seed"}
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,6 @@ class JobCard:
     facts: tuple[tuple[str, str], ...]
     curve: str = ""
     curve_words: str = ""
-
-
-@dataclass(frozen=True)
-class PromptCard:
-    """What every variant generated from one prompt."""
-
-    prompt: str
-    texts: tuple[tuple[str, str], ...] = field(default_factory=tuple)
 
 
 def graph(run: RunRecord, metric: str) -> list[Node]:
@@ -101,15 +93,6 @@ def job_table(run: RunRecord) -> tuple[list[tuple[str, str]], list[JobCard]]:
         for card in cards
     ]
     return shared, own
-
-
-def prompt_cards(run: RunRecord) -> list[PromptCard]:
-    """Generated samples, grouped by prompt."""
-    grouped: dict[str, list[tuple[str, str]]] = {}
-    for variant in run.variants:
-        for sample in variant.samples:
-            grouped.setdefault(sample.prompt, []).append((variant.name, _shown(sample)))
-    return [PromptCard(prompt, tuple(texts)) for prompt, texts in grouped.items()]
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -173,7 +156,3 @@ def _change_tone(score: Score | None, parent: Score | None) -> Tone:
     if score is None or difference is None or abs(difference) < 0.005:
         return "plain"
     return "good" if (difference > 0) == score.higher_is_better else "bad"
-
-
-def _shown(sample: Sample) -> str:
-    return clean(sample.text, longest=4_000)

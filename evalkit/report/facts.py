@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from evalkit.records import JsonObject, RunRecord, Score, VariantRecord, Verdict
+from evalkit.records import DIVERGENCE, JsonObject, RunRecord, Score, VariantRecord, Verdict
 from evalkit.report.words import ACCURACY
 
 Standing = Literal["passes", "known loss", "not settled", "fails", "not judged", "failed"]
@@ -48,10 +48,23 @@ def primary_metric(run: RunRecord) -> str | None:
 
 
 def reference_of(run: RunRecord, metric: str) -> VariantRecord | None:
-    """What the table's differences are against: the plain base weights, else the first scored."""
+    """What the table's differences are against: the plain base weights, else the first scored.
+
+    For divergence it is the suite's reference, which has no score: it would be 0.
+    """
+    if metric == DIVERGENCE:
+        return variant_named(run, divergence_reference(run))
     scored = [variant for variant in run.variants if metric in variant.scores]
     plain = [variant for variant in scored if set(verbs(variant.path)) == {"load"}]
     return next(iter([*plain, *scored]), None)
+
+
+def divergence_reference(run: RunRecord) -> str | None:
+    """The name of the variant that divergence is measured from, as the suite says."""
+    metrics = run.suite_json.get("metrics")
+    spec = metrics.get(DIVERGENCE) if isinstance(metrics, Mapping) else None
+    name = spec.get("reference") if isinstance(spec, Mapping) else None
+    return name if isinstance(name, str) else None
 
 
 def job_status(variant: VariantRecord) -> str:

@@ -14,13 +14,18 @@ import jinja2
 from markupsafe import Markup
 
 from evalkit.errors import EvalkitError
-from evalkit.records import JsonObject, RunRecord, Score
+from evalkit.records import DIVERGENCE, JsonObject, RunRecord, Score
 from evalkit.report import facts as records
 from evalkit.report.baseline_notes import relaxed_notes
 from evalkit.report.charts import NARROW, WIDE, Dot, Shape, dot_plot
-from evalkit.report.details import flat, graph, job_card, job_table, prompt_cards
+from evalkit.report.checks import check_table
+from evalkit.report.details import flat, graph, job_card, job_table
+from evalkit.report.divergence_view import divergence_view
+from evalkit.report.flips_view import flip_rows
 from evalkit.report.notes import notes_of
+from evalkit.report.samples_view import prompt_cards
 from evalkit.report.sentence import verdict_sentence
+from evalkit.report.survival_view import LEVELS, survival_cards
 from evalkit.report.view import (
     GateRow,
     MetricTable,
@@ -111,7 +116,8 @@ def _context(run: RunRecord) -> dict[str, Any]:
     lead = len(re.split(r"[;:] ", sentence, maxsplit=1)[0])
     metrics = records.metrics_of(run)
     primary = records.primary_metric(run)
-    tables = [metric_table(run, metric) for metric in records.shown_metrics(run)]
+    shown = [metric_table(run, metric) for metric in records.shown_metrics(run)]
+    tables = [table for table in shown if table.metric != DIVERGENCE]  # it has a section of its own
     gates = gate_rows(run)
     shared, jobs = job_table(run)
     return {
@@ -126,15 +132,21 @@ def _context(run: RunRecord) -> dict[str, Any]:
         "charts": [_chart(run, table) for table in tables],
         "unscored": [] if metrics else run.variants,
         "graph": graph(run, primary) if primary else [],
-        "graph_metric": next((t.title for t in tables if t.metric == primary), ""),
+        "graph_metric": next((t.title for t in shown if t.metric == primary), ""),
         "graph_unit": records.unit_noun(_any_score(run, primary)),
         "adapters": [job_card(job.name, job) for job in run.adapters],
+        "divergence": divergence_view(run),
+        "divergence_chart": [_chart(run, t) for t in shown if t.metric == DIVERGENCE],
+        "flips": flip_rows(run),
+        "survival": survival_cards(run),
+        "survival_levels": LEVELS,
+        "checks": check_table(run),
         "prompts": prompt_cards(run),
         "relaxed": relaxed_notes(run),
         "notes": [note for note in notes_of(run) if note not in relaxed_notes(run)],
         "shared_facts": shared,
         "jobs": jobs,
-        "measured": [(table.title, flat(_comparison(run, table.metric))) for table in tables],
+        "measured": [(table.title, flat(_comparison(run, table.metric))) for table in shown],
         "provenance": _groups(run),
         "suite_text": run.suite_text,
     }

@@ -8,6 +8,7 @@ from evalkit.records import RunRecord, Verdict
 from evalkit.report import facts as records
 from evalkit.report.details import flat
 from evalkit.report.gate_text import failed_jobs, figures, flips_words, outcome
+from evalkit.report.markdown_details import divergence_part, survival_part
 from evalkit.report.markdown_text import block, code, details, prose, table, within
 from evalkit.report.notes import notes_of
 from evalkit.report.sentence import verdict_sentence
@@ -19,6 +20,7 @@ LONGEST = 65_000
 
 # What each part may fill at most; together under LONGEST.
 _GATES, _PROBLEMS, _VARIANTS, _NOTES = 16_000, 8_000, 14_000, 5_000
+_DETAILS = 3_000
 _MESSAGES, _PROVENANCE = 8_000, 7_000
 _MOST_TABLES = 12
 _NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -40,6 +42,8 @@ def markdown(run: RunRecord) -> str:
         _reused(run),
         _notes(run),
         _explanations(run),
+        divergence_part(run, budget=_DETAILS),
+        survival_part(run, budget=_DETAILS),
         details("Provenance", _provenance(run)),
     ]
     kept = [part for part in parts if part]

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from evalkit.records import JobRecord, RunRecord
 from evalkit.report.baseline_notes import baseline_notes
+from evalkit.report.checks import merge_notes
+from evalkit.report.divergence_view import divergence_notes
 from evalkit.report.facts import effective_dtype
 from evalkit.report.noise_notes import noise_notes
 from evalkit.report.survival_notes import survival_notes
@@ -17,8 +19,10 @@ def notes_of(run: RunRecord) -> list[str]:
     """What a reader must know to read the numbers rightly, made from the records."""
     notes = [*baseline_notes(run), *_precision_notes(run), *_dtype_notes(run)]
     notes += noise_notes(run)
+    notes += divergence_notes(run)
     notes += task_notes(run)
     notes += survival_notes(run)
+    notes += merge_notes(run)
     reused = [v.name for v in run.variants if v.job and v.job.status == "reused"]
     if reused:
         notes.append(f"Reused from an earlier run, unchanged: {joined(reused)}.")

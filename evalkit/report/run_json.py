@@ -20,6 +20,7 @@ from evalkit.records import (
     Verdict,
 )
 from evalkit.report.attribution import edge_effect
+from evalkit.report.details_json import checks_json, samples_json, survival_json
 from evalkit.report.facts import job_status
 from evalkit.report.run_schema import (
     SCHEMA,
@@ -79,6 +80,9 @@ def _variant(run: RunRecord, variant: VariantRecord) -> VariantJson:
         },
         repeats=[_repeat(repeat) for repeat in variant.repeats],
         survival=_survival(variant),
+        survival_detail=_plain(survival_json(variant)),
+        checks=_plain(checks_json(run, variant)),
+        samples=_plain(samples_json(run, variant)),
         cost=_cost(variant),
         facts=_plain(job.facts) if job else {},
     )

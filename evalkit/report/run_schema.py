@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from evalkit.records import BudgetUnit, JobStatus, JsonObject, RepeatKind, VerdictName
+from evalkit.report.schema_parts import CheckJson, SampleJson, SurvivalJson
+from evalkit.report.schema_parts import Part as _Part
 
 SCHEMA = 1
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
 
 
 class OutcomesJson(_Part):
@@ -111,6 +109,12 @@ class VariantJson(_Part):
     repeats: list[RepeatJson]
     survival: float | None
     """The share of the adapter that the path kept; null: not measured."""
+    survival_detail: SurvivalJson | None
+    """The same in parts; null: not measured."""
+    checks: list[CheckJson]
+    """What checks of the weights and of the merge found."""
+    samples: list[SampleJson]
+    """What it wrote after the suite's prompts."""
     cost: dict[str, float]
     """What the variant costs, by name: `disk`, `memory` and `peak_memory` in bytes, `load_seconds`,
     `scoring_speed` and `decode_speed` in tokens a second; `parameters`, `trainable_parameters` and

@@ -6,12 +6,13 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from evalkit.records import RunRecord
+from evalkit.records import DIVERGENCE, RunRecord
 from evalkit.report import facts as records
 from evalkit.report.attribution import edge_effects
 from evalkit.report.baseline_notes import promotion_hint, relaxed_notes
 from evalkit.report.notes import notes_of
 from evalkit.report.sentence import verdict_sentence
+from evalkit.report.terminal_divergence import divergence_table
 from evalkit.report.terminal_tasks import tasks_table
 from evalkit.report.view import (
     GateRow,
@@ -39,9 +40,12 @@ def render_run(run: RunRecord, console: Console) -> None:
     wide = console.width >= _WIDE
     tables = [metric_table(run, metric) for metric in records.shown_metrics(run)]
     for table in tables:
-        if not table.is_task:
+        if not table.is_task and table.metric != DIVERGENCE:
             console.print(_variants(table, wide=wide))
             console.print()
+    if divergence := divergence_table(run, wide=wide):
+        console.print(divergence)
+        console.print()
     if tasks := [table for table in tables if table.is_task]:
         console.print(tasks_table(tasks, wide=wide))
         console.print()

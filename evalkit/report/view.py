@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from evalkit.records import SURVIVAL, RunRecord, Score, VariantRecord, Verdict
+from evalkit.records import DIVERGENCE, SURVIVAL, RunRecord, Score, VariantRecord, Verdict
 from evalkit.report import facts as records
 from evalkit.report.noise_notes import floor_of_gate
 from evalkit.report.strips import Strip, strip, strip_domains
@@ -236,7 +236,9 @@ def _metric_row(
     score = variant.scores.get(metric)
     standing = records.standing(run, variant.name)
     is_reference = reference is not None and variant.name == reference.name
-    compared = reference.scores[metric] if reference and not is_reference else None
+    # Nothing diverges from itself: the reference has no such score, and that is no failure.
+    instead = "reference" if is_reference and metric == DIVERGENCE else ""
+    compared = reference.scores.get(metric) if reference and not is_reference else None
     bits = score.extra.get("bits_per_byte") if score else None
     speed = score.extra.get("tokens_per_second") if score else None
     stderr = score.stderr if score else None
@@ -247,7 +249,7 @@ def _metric_row(
         stored=stored_words(variant),
         tone=_TONES[standing],
         standing=standing,
-        value=score_figure(score.value, score.unit) if score else "",
+        value=score_figure(score.value, score.unit) if score else instead,
         stderr=(
             "" if score is None or stderr is None else score_stderr(stderr, score.value, score.unit)
         ),
@@ -256,7 +258,7 @@ def _metric_row(
         bits_per_byte=figure(bits) if bits is not None else "",
         tokens=_size_words(score) if score else "",
         speed=f"{speed:,.0f}" if speed else "",
-        problem="" if score else error or "not scored",
+        problem="" if score or (instead and not error) else error or "not scored",
     )
 
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from evalkit.records import Score
-from evalkit.records.integrity import Finding, Survival
-from evalkit.statistics import paired_ratio
+from evalkit.records.integrity import Finding
 from evalkit.weights import quantization
 from evalkit.weights.adapter_delta import tensors_by_module
 from evalkit.weights.adapters import read_adapter_config
@@ -21,12 +17,6 @@ if TYPE_CHECKING:
     import torch
 
     from evalkit.suite import LoraSpec
-
-KEPT_SHARE = 0.1
-"""A merge that keeps less than this of what the adapter changed has changed nothing."""
-SEEN_CHANGE = 2e-3
-"""Nats per token under which an adapter is not seen in a score: four times what another batching
-may move perplexity in bfloat16."""
 
 
 def check_finite_weights(model: Any) -> Finding:
@@ -106,34 +96,6 @@ def check_flavour(folder: Path, spec: LoraSpec) -> Finding:
     return Finding("flavour", not problems, message, severe=True)
 
 
-def check_merge(
-    variant: str, survival: Survival | None, *, base: Score, attached: Score, merged: Score
-) -> Finding | None:
-    """Looks for a merge that changed nothing though the adapter changed the score. Pure.
-
-    Args:
-        variant: the merged variant's name.
-        survival: its, where it was measured.
-        base: a perplexity without the adapter.
-        attached: with the adapter on top.
-        merged: of the variant, on the same units as the other two.
-
-    Returns:
-        None where the adapter did not change the score enough to tell.
-    """
-    change, kept = _effect(attached, base), _effect(merged, base)
-    if not change[0] or abs(change[0]) < max(SEEN_CHANGE, 2 * change[1]):
-        return None
-    share = kept[0] / change[0]
-    weights = ""
-    if survival is not None and survival.total is not None:
-        weights = f", and {survival.total:.1%} of it is in the weights"
-    message = f"{variant} keeps {share:.0%} of what the adapter changed in {merged.metric}{weights}"
-    if np.array_equal(base.sums, merged.sums):
-        message = f"{variant} scores exactly as without the adapter: the merge changed nothing"
-    return Finding("merge", share >= KEPT_SHARE, message)
-
-
 # ----------------------------------------------------------------------------- parts
 
 
@@ -147,18 +109,3 @@ def _floating_tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     for name, tensor in named if repacked else model.state_dict().items():
         if isinstance(tensor, torch.Tensor):
             yield from ((name, t) for t in inner_tensors(tensor) if t.is_floating_point())
-
-
-def _effect(score: Score, reference: Score) -> tuple[float, float]:
-    """Difference of two scores and its standard error: nats per token of perplexities."""
-    if not len(score.sums):
-        return score.value - reference.value, 0.0
-    seen = paired_ratio(
-        score.sums,
-        score.counts,
-        reference.sums,
-        reference.counts,
-        score.clusters,
-        bootstrap=None,
-    )
-    return seen.effect, seen.stderr or 0.0

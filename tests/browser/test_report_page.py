@@ -73,6 +73,11 @@ def page_file(made_up, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def detailed_file(made_up, tmp_path_factory):
+    return write_report(made_up.made_up_detailed_run(), tmp_path_factory.mktemp("detailed"))
+
+
+@pytest.fixture(scope="module")
 def hostile_file(made_up, tmp_path_factory):
     return write_report(made_up.made_up_hostile_run(), tmp_path_factory.mktemp("hostile"))
 
@@ -100,6 +105,31 @@ def test_every_text_has_enough_contrast(browser, page_file, scheme):
             answer = page.evaluate(CONTRAST)
             assert answer["seen"] > 100
             assert answer["poor"] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_every_section_fits_and_can_be_read(browser, detailed_file, width, height, scheme):
+    with opened(browser, detailed_file, width=width, height=height, scheme=scheme) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(CONTRAST)["poor"] == []
+        # What lies beside the window would be found by nobody.
+        wider = page.evaluate(
+            "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth)"
+            ".map(e => [e.getAttribute('aria-label'), e.scrollWidth, e.clientWidth])"
+        )
+        assert wider == []
+
+
+def test_survival_is_a_table_at_every_size(browser, detailed_file):
+    """Cells in rows and columns, also where other tables become lists."""
+    for width in (1440, 390):
+        with opened(browser, detailed_file, width=width) as page:
+            row = page.locator("table.heat").first.locator("tbody tr").nth(1)
+            boxes = [cell.bounding_box() for cell in row.locator("th, td").all()]
+            assert len(boxes) == 9
+            assert len({round(box["y"]) for box in boxes}) == 1
+            assert page.locator("table.heat thead").first.is_visible()
 
 
 @pytest.mark.parametrize("width", [1440, 390])

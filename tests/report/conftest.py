@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from evalkit.records import (
     VariantRecord,
     Verdict,
 )
+from evalkit.records.integrity import ModuleSurvival, Survival
 
 LOAD = {"load": "fp16"}
 NF4 = {"quantize": "nf4"}
@@ -217,11 +219,146 @@ def made_up_run(**changes: Any) -> RunRecord:
     return replace(run, **changes)
 
 
+# ------------------------------------------------------------------- all that can be measured
+
+KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+KEPT = {"merged-4bit": 0.007, "dequant-merged": 0.883, "requantized": 0.003, "fp16-merged-nf4": 0.7}
+KL_NAMES = ("max", "99.9", "99", "95", "90", "median", "10", "5", "1", "min")
+DELTA_P_NAMES = (
+    "max",
+    "99.9",
+    "99",
+    "95",
+    "90",
+    "75",
+    "median",
+    "25",
+    "10",
+    "5",
+    "1",
+    "0.1",
+    "min",
+)
+
+
+def made_up_divergence(value: float, **changes: Any) -> Score:
+    """KL of the same documents, with every reading that a divergence has."""
+    ratio = 1 + value / 2
+    estimates = {
+        "kl": (value, 0.03 * value),
+        "same_top": (0.9 - value / 5, 0.004),
+        "delta_p": (-0.01, 0.001),
+        "delta_p_rms": (0.12, 0.002),
+        "perplexity": (14.59 * ratio, 0.5),
+        "perplexity_reference": (14.59, 0.5),
+        "ln_ratio": (math.log(ratio), 0.002),
+        "ratio": (ratio, 0.002),
+        "difference": (14.59 * (ratio - 1), 0.03),
+    }
+    extra = {name: pair[0] for name, pair in estimates.items()}
+    extra |= {f"{name}_stderr": pair[1] for name, pair in estimates.items()}
+    extra |= {f"kl_{name}": value * 8 / (1 + at) ** 2 for at, name in enumerate(KL_NAMES)}
+    extra |= {f"delta_p_{name}": (6 - at) / 8 for at, name in enumerate(DELTA_P_NAMES)}
+    extra |= {"correlation": 0.97, "kl_error_bound": 2.6e-4, "n_tokens": 5000.0}
+    score = made_up_score(1.0, metric="divergence", kind="mean", unit="nats/token")
+    return replace(
+        score,
+        value=value,
+        stderr=0.03 * value,
+        sums=score.counts * value,
+        extra=extra,
+        comparison={**COMPARISON, "reference": "fp16"},
+        **changes,
+    )
+
+
+def made_up_survival(total: float, *, layers: int = 30, **changes: Any) -> Score:
+    """Survival of 30 layers with seven modules each, which differ a little."""
+    generator = np.random.default_rng(3)
+    modules = []
+    for layer, kind in itertools.product(range(layers), KINDS):
+        group = "self_attn" if kind[0] in "qkvo" else "mlp"
+        kept = total * (1 + generator.normal(0, 0.12))
+        name = f"model.layers.{layer}.{group}.{kind}"
+        modules.append(ModuleSurvival(name, kept, 1.0, 4.0, 2500.0, 9000, int(9000 * kept / 120)))
+    found = Survival(tuple(modules))
+    return Score(
+        metric="survival",
+        kind="mean",
+        value=found.total,
+        stderr=None,
+        unit="of the adapter",
+        higher_is_better=True,
+        unit_ids=(),
+        clusters=(),
+        sums=np.zeros(0),
+        counts=np.zeros(0),
+        extra={
+            "mean": found.mean,
+            "relative_error": found.pooled.relative_error,
+            "relative_size": found.pooled.relative_size,
+            "changed_share": found.pooled.changed_share,
+        },
+        modules=found.modules,
+        **changes,
+    )
+
+
+def made_up_accuracy(wrong: set[int], metric: str = "blimp/acc") -> Score:
+    """A task of 40 samples, of which these were wrong."""
+    ids = tuple(f"s{index}" for index in range(40))
+    hits = np.array([float(index not in wrong) for index in range(40)])
+    return Score(
+        metric, "mean", float(hits.mean()), 0.07, "accuracy", True, ids, ids, hits, np.ones(40),
+        extra={"n_samples": 40}, comparison={"task": "t", "prompts": "p"},
+    )  # fmt: skip
+
+
+def made_up_detailed_run(**changes: Any) -> RunRecord:
+    """The same run with all that can be measured: divergence, survival, tasks, checks, samples."""
+    variants = []
+    for index, variant in enumerate(made_up_run().variants):
+        scores = {**variant.scores, "blimp/acc": made_up_accuracy(set(range(index)) | {30})}
+        if variant.name != "fp16":
+            scores["divergence"] = made_up_divergence(0.05 * (index + 1))
+        if variant.name in KEPT:
+            scores["survival"] = made_up_survival(KEPT[variant.name])
+        checks = [
+            {"check": "finite", "ok": True, "message": "every number in 272 tensors is finite"}
+        ]
+        if len(variant.path) > 1:
+            told = "after it was saved and loaded, 512 tokens score the same"
+            checks.append({"check": "reload", "ok": index != 2, "message": told})
+        tokens = ("there", " was", " a", f" {('dragon', 'grid')[index % 2]}", ".\n", "<|end|>")
+        text = "".join(tokens[:-1])
+        variants.append(
+            replace(
+                variant,
+                scores=scores,
+                job=replace(variant.job, facts={**variant.job.facts, "checks": checks}),
+                samples=(Sample("Once upon a time", text, tokens),),
+            )
+        )
+    written = JobRecord(
+        "reference fp16", "reference", "done", 9.0, facts={"written_bytes": 812 * 10**6}
+    )
+    run = made_up_run(
+        suite_json={"name": "quickstart", "metrics": {"divergence": {"reference": "fp16"}}},
+        variants=tuple(variants),
+        references=(written,),
+    )
+    return replace(run, **changes)
+
+
 @pytest.fixture(scope="session")
 def made_up() -> SimpleNamespace:
     """The makers above: test modules cannot import a conftest."""
     return SimpleNamespace(
         run=made_up_run,
+        detailed=made_up_detailed_run,
+        divergence=made_up_divergence,
+        survival=made_up_survival,
+        accuracy=made_up_accuracy,
         score=made_up_score,
         variant=made_up_variant,
         verdict=made_up_verdict,
@@ -249,6 +386,16 @@ HOSTILE = (
 )
 
 
+def hostile_scores(index: int, score: Score, evil: Callable[[], str]) -> dict[str, Score]:
+    modules = tuple(ModuleSurvival(f"{evil()}.{evil()}", 0.5, 1.0, 1.0, 9.0) for _ in range(3))
+    scores = {f"perplexity/{HOSTILE[1]}": score}
+    scores["survival"] = replace(made_up_survival(0.5, layers=1), modules=modules)
+    scores[f"{HOSTILE[0]}/acc"] = made_up_accuracy({index}, f"{HOSTILE[0]}/acc")
+    if index:
+        scores["divergence"] = made_up_divergence(0.1 * index)
+    return scores
+
+
 def made_up_hostile_run() -> RunRecord:
     """A run in which every text that anyone could write says one of `HOSTILE`, each in turn."""
     turns = itertools.cycle(HOSTILE)
@@ -264,7 +411,11 @@ def made_up_hostile_run() -> RunRecord:
             "score",
             "done",
             1.0,
-            facts={evil(): evil(), "notes": [evil()]},
+            facts={
+                evil(): evil(),
+                "notes": [evil()],
+                "checks": [{"check": evil(), "ok": index % 2 == 0, "message": evil()}],
+            },
             reused_from=evil(),
         )
         score = made_up_score(10.0 + index, comparison={"data": evil(), evil(): evil()})
@@ -278,7 +429,7 @@ def made_up_hostile_run() -> RunRecord:
                 parent=names[index - 1] if index else None,
                 edge=evil(),
                 job=job,
-                scores={f"perplexity/{HOSTILE[1]}": score},
+                scores=hostile_scores(index, score, evil),
                 samples=(Sample(HOSTILE[index % 3], HOSTILE[index], (evil(),)),),
             )
         )
@@ -301,6 +452,8 @@ def made_up_hostile_run() -> RunRecord:
         arguments={"given": {evil(): evil()}, evil(): {evil(): [evil()]}},
         provenance={evil(): evil(), "device": evil(), "device_name": evil(), "n": {evil(): evil()}},
         variants=tuple(variants),
+        suite_json={"metrics": {"divergence": {"reference": names[0]}}},
+        references=(JobRecord(evil(), "reference", "failed", 1.0, error=" ".join(HOSTILE)),),
         adapters=(
             JobRecord(evil(), "train", "done", 1.0, error=evil(), facts={evil(): list(HOSTILE)}),
         ),

@@ -18,7 +18,7 @@ ALLOWED_TAGS = {
     "html", "head", "meta", "title", "link", "style", "body", "header", "main", "footer",
     "section", "div", "span", "strong", "h1", "h2", "h3", "h4", "p", "ul", "li", "bdi", "dl", "dt",
     "dd", "pre", "table", "thead", "tbody", "tr", "th", "td", "figure", "figcaption",
-    "svg", "g", "path", "line", "rect", "circle", "text", "polyline",
+    "mark", "svg", "g", "path", "line", "rect", "circle", "text", "polyline",
 }  # fmt: skip
 ALLOWED_LINKS = {"data:,"}
 
@@ -66,7 +66,7 @@ def assert_harmless(page: Page) -> None:
             assert not name.startswith("on"), (tag, name)
             assert name not in {"src", "srcset", "action", "formaction", "xlink:href"}, (tag, name)
             assert name != "href" or value in ALLOWED_LINKS, (tag, value)
-            if name not in {"aria-label", "data-label"}:
+            if name not in {"aria-label", "data-label", "title"}:
                 assert "url(" not in value.lower(), (tag, name, value)
     (policy,) = [m for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
     assert "default-src 'none'" in policy["content"]
@@ -85,6 +85,16 @@ def test_the_page_is_whole_and_asks_for_nothing(made_up):
     )  # fmt: skip
     for words in expected:
         assert words in page.text.replace("\N{NO-BREAK SPACE}", " "), words
+
+
+def test_all_that_can_be_measured_makes_a_whole_page(made_up):
+    html = render_html(made_up.detailed())
+    page = Page(html)
+    assert_harmless(page)
+    assert len(html.encode()) < 300_000
+    headings = re.findall(r'<h2 id="([^"]+)"', html)
+    assert {"divergence", "survival", "checks", "samples"} <= set(headings)
+    assert len(headings) == len(set(headings))
 
 
 def test_the_page_is_small_and_the_same_each_time(made_up):

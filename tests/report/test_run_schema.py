@@ -21,7 +21,10 @@ PROMISED = {
     "": "schema run suite started seconds exit_code sentence variants adapters verdicts arguments "
     "provenance place",
     "VariantJson": "path parent edge status reused_from error seconds metrics survival facts "
-    "repeats",
+    "repeats edge_effects cost survival_detail checks samples",
+    "SurvivalJson": "total mean relative_error relative_size changed_share by_layer by_kind",
+    "CheckJson": "check ok message",
+    "SampleJson": "prompt text first_difference",
     "MetricJson": "value stderr unit higher_is_better n_units n_clusters comparison n_documents "
     "n_tokens n_bytes n_words bits_per_byte word_perplexity tokens_per_second outcomes",
     "VerdictJson": "metric variant against verdict expect ok warned effect low high budget "
@@ -58,6 +61,10 @@ def test_the_published_schema_is_current():
 
 def test_a_run_is_valid(made_up, validator):
     validator.validate(run_json(made_up.run()))
+
+
+def test_a_run_with_all_that_can_be_measured_is_valid(made_up, validator):
+    validator.validate(run_json(made_up.detailed()))
 
 
 def test_a_run_with_tasks_repeats_and_flips_is_valid(made_up, validator):

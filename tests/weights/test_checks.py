@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from evalkit import paths
-from evalkit.records import Score
-from evalkit.records.integrity import ModuleSurvival, Survival
 from evalkit.suite import LoraSpec
 from evalkit.weights import quantization
 from evalkit.weights.checks import (
     check_finite_weights,
     check_flavour,
-    check_merge,
     check_zero_adapter,
 )
 
@@ -139,44 +134,6 @@ def test_another_rank_is_found(bench, tmp_path):
 
 
 # ----------------------------------------------------------------------------- merges
-
-
-def perplexity(*nats: float) -> Score:
-    units = tuple(f"d{index}" for index in range(len(nats)))
-    sums, counts = np.array(nats) * 100, np.full(len(nats), 100.0)
-    value = math.exp(sums.sum() / counts.sum())
-    return Score("perplexity", "perplexity", value, None, "ppl", False, units, units, sums, counts)
-
-
-BASE = perplexity(2.6, 2.7, 2.5, 2.8)
-ATTACHED = perplexity(2.2, 2.3, 2.1, 2.3)
-
-
-def test_a_merge_that_changed_nothing_is_found():
-    lost = Survival((ModuleSurvival("q_proj", 0.01, 1.0, 1.0, 100.0),))
-    nothing = check_merge("merged", None, base=BASE, attached=ATTACHED, merged=BASE)
-    assert not nothing.ok
-    assert not nothing.fails, "it is what a variant may be there to show"
-    assert "exactly as without the adapter" in nothing.message
-    little = perplexity(2.59, 2.68, 2.49, 2.79)
-    finding = check_merge("merged", lost, base=BASE, attached=ATTACHED, merged=little)
-    assert not finding.ok
-    assert "keeps 3% of what the adapter changed" in finding.message
-    assert "1.0% of it is in the weights" in finding.message
-
-
-def test_a_merge_that_kept_it_is_not():
-    kept = perplexity(2.25, 2.34, 2.1, 2.35)
-    assert check_merge("merged", None, base=BASE, attached=ATTACHED, merged=kept).ok
-
-
-def test_an_adapter_that_is_not_seen_in_the_score_tells_nothing():
-    same = perplexity(2.5999, 2.7001, 2.5, 2.8)
-    assert check_merge("merged", None, base=BASE, attached=same, merged=BASE) is None
-    unsure = perplexity(2.0, 3.3, 2.1, 3.15)
-    assert check_merge("merged", None, base=BASE, attached=unsure, merged=BASE) is None
-    scored = replace(BASE, value=BASE.value)
-    assert check_merge("merged", None, base=BASE, attached=scored, merged=BASE) is None
 
 
 def test_a_merge_that_does_nothing_silently_is_found_on_real_weights(bench, monkeypatch):
