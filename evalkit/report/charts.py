@@ -71,9 +71,9 @@ def dot_plot(dots: Sequence[Dot], *, title: str, layout: Layout) -> Markup:
     chart = _layers(dots, title, layout).properties(
         width=layout.width, height=layout.step * len(dots)
     )
-    spec = alt.layer(chart).configure(**_config(layout)).to_dict()
+    spec = alt.layer(chart).configure(**chart_config(layout)).to_dict()
     svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
-    return _embeddable(svg, label=title)
+    return embeddable(svg, label=title)
 
 
 def _layers(dots: Sequence[Dot], title: str, layout: Layout) -> alt.LayerChart:
@@ -128,7 +128,8 @@ def _scale(dots: Sequence[Dot], layout: Layout) -> alt.Scale:
     )  # fmt: skip
 
 
-def _config(layout: Layout) -> dict[str, object]:
+def chart_config(layout: Layout) -> dict[str, object]:
+    """Vega's configuration of every chart here: the page's colours, hardly any frame."""
     return {
         "aria": False,
         "background": "transparent",
@@ -152,7 +153,7 @@ def _config(layout: Layout) -> dict[str, object]:
     }
 
 
-def _embeddable(svg: str, *, label: str) -> Markup:
+def embeddable(svg: str, *, label: str) -> Markup:
     """Drops the fixed size and the link to the XML namespace of links, and names the picture."""
     match = re.match(r"<svg\b[^>]*?viewBox=\"([\d. -]+)\"[^>]*>", svg)
     if match is None:

@@ -3,6 +3,9 @@
 The first is the old side, the reference; the second the new one. A change is new minus old, on the
 units that both scored, and its 95 % interval is the one that gates use (see `evalkit.statistics`).
 Intervals are not adjusted for their number, and nothing here passes or fails.
+
+Costs stand apart: bytes that grew are no loss of quality. What was read off a clock once is left
+out, since it moves from run to run with nothing changed.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from evalkit.errors import UsageError
-from evalkit.records import Baseline, Gate, JsonObject, RunRecord, Score
+from evalkit.records import COSTS, Baseline, Gate, JsonObject, RunRecord, Score
 from evalkit.report.comparison_metrics import MetricChange, metric_change
 
 __all__ = [
@@ -53,6 +56,8 @@ class RunComparison:
     only_old: tuple[str, ...]
     """'perplexity of nf4'."""
     only_new: tuple[str, ...]
+    costs: tuple[MetricChange, ...] = ()
+    """Bytes on the disk and in memory: measured exactly, and no part of `metrics`."""
 
 
 def side_of_run(record: RunRecord, variant: str | None = None) -> Side:
@@ -102,11 +107,14 @@ def compare_sides(old: Side, new: Side, *, most_moved: int = MOST_MOVED) -> RunC
         most_moved: how many units each metric names.
     """
     pairs = _variant_pairs(old, new)
-    metrics = []
+    metrics: list[MetricChange] = []
+    costs: list[MetricChange] = []
     only_old, only_new = [], []
     for before, after in pairs:
         ours, theirs = old.scores.get(before, {}), new.scores.get(after, {})
         for metric in dict.fromkeys((*ours, *theirs)):
+            if metric in COSTS and COSTS[metric].is_timed:
+                continue
             if metric not in theirs:
                 only_old.append(f"{metric} of {before}")
             elif metric not in ours:
@@ -115,8 +123,8 @@ def compare_sides(old: Side, new: Side, *, most_moved: int = MOST_MOVED) -> RunC
                 change = metric_change(
                     before, after, ours[metric], theirs[metric], most_moved=most_moved
                 )
-                metrics.append(change)
-    return RunComparison(old, new, tuple(metrics), tuple(only_old), tuple(only_new))
+                (costs if metric in COSTS else metrics).append(change)
+    return RunComparison(old, new, tuple(metrics), tuple(only_old), tuple(only_new), tuple(costs))
 
 
 def _chosen(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from evalkit.records import JsonObject
 from evalkit.report.comparison import RunComparison, Side
 from evalkit.report.comparison_changes import changes, settings_diff
@@ -16,6 +18,7 @@ def comparison_json(comparison: RunComparison) -> JsonObject:
 
     Effects are fractions of the old value where `effect_unit` is "relative", fractions of one for
     "points", in the metric's unit for "absolute". `moved` gives nats per token for a perplexity.
+    `costs` are bytes on the disk and in memory, which are no scores; what is timed is left out.
     """
     return {
         "schema": SCHEMA,
@@ -23,6 +26,7 @@ def comparison_json(comparison: RunComparison) -> JsonObject:
         "old": _side(comparison.old),
         "new": _side(comparison.new),
         "metrics": [_metric(change) for change in comparison.metrics],
+        "costs": [_cost(change) for change in comparison.costs],
         "only_old": list(comparison.only_old),
         "only_new": list(comparison.only_new),
         "changes": list(changes(comparison.old, comparison.new)),
@@ -44,10 +48,10 @@ def _metric(change: MetricChange) -> JsonObject:
         "unit": change.unit,
         "higher_is_better": change.higher_is_better,
         "direction": change.direction,
-        "effect": change.effect,
+        "effect": _finite(change.effect),
         "effect_unit": change.effect_unit,
-        "low": change.low,
-        "high": change.high,
+        "low": _finite(change.low),
+        "high": _finite(change.high),
         "n_units": change.n_units,
         "n_clusters": change.n_clusters,
         "effective_clusters": change.effective_clusters,
@@ -55,6 +59,22 @@ def _metric(change: MetricChange) -> JsonObject:
         "lost": change.lost,
         "differs": list(change.differs),
         "moved": [_moved(moved) for moved in change.moved],
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _cost(change: MetricChange) -> JsonObject:
+    return {
+        "metric": change.metric,
+        "old_variant": change.old_variant,
+        "new_variant": change.new_variant,
+        "old": change.old,
+        "new": change.new,
+        "unit": change.unit,
+        "effect": change.effect,
     }
 
 

@@ -61,6 +61,9 @@ class MetricChange:
     """The unadjusted two-sided 95 % interval, on the effect's scale."""
     high: float | None = None
     effect_unit: BudgetUnit = "absolute"
+    difference: tuple[float, float | None, float | None] | None = None
+    """The effect and its interval where effects add up: in nats per token of a perplexity, the
+    effect itself else."""
     noun: str = "unit"
     """What a unit is: 'document'."""
     n_units: int = 0
@@ -116,7 +119,7 @@ def metric_change(
     )
     is_same = seen.identical or is_same_answer(new, old)
     flipped = flips(new, old)
-    show = math.expm1 if new.kind == "perplexity" else float
+    show = _as_fraction if new.kind == "perplexity" else float
     sides = [exceedance_p_value(seen, 0.0, sense=sense) for sense in (1, -1)]
     is_clear = any(p_value is not None and p_value <= ALPHA for p_value in sides)
     return replace(
@@ -125,6 +128,7 @@ def metric_change(
         effect=show(seen.effect),
         low=None if seen.low is None else show(seen.low),
         high=None if seen.high is None else show(seen.high),
+        difference=(seen.effect, seen.low, seen.high),
         n_units=seen.n_units,
         n_clusters=seen.n_clusters,
         effective_clusters=seen.effective_clusters,
@@ -132,6 +136,14 @@ def metric_change(
         lost=None if flipped is None else flipped.lost,
         moved=_most_moved(old, new, most_moved),
     )
+
+
+def _as_fraction(nats: float) -> float:
+    """What nats per token do to a perplexity; few clusters can give an end that no float holds."""
+    try:
+        return math.expm1(nats)
+    except OverflowError:
+        return math.inf
 
 
 def _direction(effect: float, score: Score) -> Direction:

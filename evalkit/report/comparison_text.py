@@ -8,10 +8,21 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from evalkit.records import COSTS
 from evalkit.report.comparison import RunComparison
 from evalkit.report.comparison_changes import changes, settings_diff
 from evalkit.report.comparison_metrics import Direction, MetricChange
-from evalkit.report.words import MINUS, change_words, clean, counted, figure, joined, metric_words
+from evalkit.report.words import (
+    MINUS,
+    bytes_words,
+    change_words,
+    clean,
+    counted,
+    figure,
+    joined,
+    metric_words,
+    percent,
+)
 
 __all__ = ["comparison_sentence", "render_comparison"]
 
@@ -31,7 +42,8 @@ _FEW_CLUSTERS = 20
 def comparison_sentence(comparison: RunComparison) -> str:
     """What came of it, in one sentence."""
     if not comparison.metrics:
-        return "Nothing was measured on both sides."
+        what = "Nothing but costs" if comparison.costs else "Nothing"
+        return f"{what} was measured on both sides."
     found: Counter[str] = Counter(change.direction for change in comparison.metrics)
     if found["incomparable"] == len(comparison.metrics):
         first = comparison.metrics[0]
@@ -73,6 +85,7 @@ def render_comparison(comparison: RunComparison, console: Console, *, most_moved
     if comparison.metrics:
         console.print(_listed(comparison) if console.width < _NARROW else _table(comparison))
         console.print(_text(_caption(comparison), "dim"))
+    _print_costs(comparison, console)
     for where, names in (("old", comparison.only_old), ("new", comparison.only_new)):
         if names:
             console.print(_text(f"only {where}: {', '.join(names)}", "dim"))
@@ -121,6 +134,21 @@ def _caption(comparison: RunComparison) -> str:
     )
     measured = f"paired on {joined(list(sizes))}; " if sizes else ""
     return f"new against old, {measured}intervals are not adjusted for their number"
+
+
+def _print_costs(comparison: RunComparison, console: Console) -> None:
+    """Bytes beside the scores, neither better nor worse; equal ones in one line."""
+    if not comparison.costs:
+        return
+    moved = [cost for cost in comparison.costs if cost.effect]
+    console.print()
+    console.print(_text("Costs" if moved else "Costs: the same bytes", "bold"))
+    for cost in moved:
+        share = percent(cost.new / cost.old - 1, signed=True) if cost.old else "new"
+        sizes = " → ".join(bytes_words(round(size)) for size in (cost.old, cost.new))
+        console.print(
+            _text(f"  {COSTS[cost.metric].title} of {_variants(cost)}: {sizes} ({share})")
+        )
 
 
 def _print_changes(comparison: RunComparison, console: Console) -> None:
@@ -173,8 +201,11 @@ def _print_diff(comparison: RunComparison, console: Console) -> None:
 
 def _name(change: MetricChange) -> str:
     """'perplexity of nf4', 'perplexity of fp16 → nf4'."""
-    variants = [change.old_variant, change.new_variant]
-    return f"{metric_words(change.metric)} of {' → '.join(dict.fromkeys(variants))}"
+    return f"{metric_words(change.metric)} of {_variants(change)}"
+
+
+def _variants(change: MetricChange) -> str:
+    return " → ".join(dict.fromkeys([change.old_variant, change.new_variant]))
 
 
 def _told(change: MetricChange) -> str:

@@ -12,7 +12,7 @@ from evalkit.records import DIVERGENCE, JsonObject, RunRecord, Score, VariantRec
 from evalkit.report.words import ACCURACY
 
 Standing = Literal["passes", "known loss", "not settled", "fails", "not judged", "failed"]
-_BITS = {"nf4": 4, "fp4": 4, "int8": 8, "fp32": 32}
+_BITS = {"nf4": 4, "fp4": 4, "group4": 4, "int8": 8, "torchao-int8": 8, "fp32": 32}
 
 
 # ------------------------------------------------------------------------- variants

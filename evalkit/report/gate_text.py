@@ -10,7 +10,14 @@ from typing import Literal
 from evalkit.records import Gate, RunRecord, Verdict
 from evalkit.report.facts import job_status
 from evalkit.report.view import deciding_p, p_words, shown_effect, size_words
-from evalkit.report.words import budget_words, clean, effect_unit, interval_words, rule_words
+from evalkit.report.words import (
+    budget_words,
+    clean,
+    effect_unit,
+    interval_words,
+    limit_figure,
+    rule_words,
+)
 
 Outcome = Literal["passed", "failed", "errored", "warned"]
 _PLACE = re.compile(r"(.+):([0-9]+)")
@@ -141,8 +148,9 @@ def _label(gate: Gate) -> str:
 
 def _limit(gate: Gate) -> str:
     if gate.minimum is not None:
-        return f"min {gate.minimum:g}"
-    return f"max {gate.maximum:g}" if gate.maximum is not None else ""
+        return f"min {limit_figure(gate.metric, gate.minimum)}"
+    limit = limit_figure(gate.metric, gate.maximum)
+    return f"max {limit}" if limit else ""
 
 
 def _on_scale(verdict: Verdict, value: float | None) -> str:

@@ -19,12 +19,15 @@ from evalkit.report import facts as records
 from evalkit.report.baseline_notes import relaxed_notes
 from evalkit.report.charts import NARROW, WIDE, Dot, Shape, dot_plot
 from evalkit.report.checks import check_table
+from evalkit.report.cost_page import cost_context
 from evalkit.report.details import flat, graph, job_card, job_table
 from evalkit.report.divergence_view import divergence_view
 from evalkit.report.flips_view import flip_rows
 from evalkit.report.notes import notes_of
+from evalkit.report.path_effects import path_sentences
 from evalkit.report.samples_view import prompt_cards
 from evalkit.report.sentence import verdict_sentence
+from evalkit.report.step_table import step_table
 from evalkit.report.survival_view import LEVELS, survival_cards
 from evalkit.report.view import (
     GateRow,
@@ -131,6 +134,9 @@ def _context(run: RunRecord) -> dict[str, Any]:
         "group": group_rows(run),
         "charts": [_chart(run, table) for table in tables],
         "unscored": [] if metrics else run.variants,
+        **cost_context(run),
+        "steps": step_table(run),
+        "paths": path_sentences(run),
         "graph": graph(run, primary) if primary else [],
         "graph_metric": next((t.title for t in shown if t.metric == primary), ""),
         "graph_unit": records.unit_noun(_any_score(run, primary)),

@@ -8,6 +8,7 @@ from evalkit.records import RunRecord, Verdict
 from evalkit.report import facts as records
 from evalkit.report.details import flat
 from evalkit.report.gate_text import failed_jobs, figures, flips_words, outcome
+from evalkit.report.markdown_costs import advice_part, costs_part
 from evalkit.report.markdown_details import divergence_part, survival_part
 from evalkit.report.markdown_text import block, code, details, prose, table, within
 from evalkit.report.notes import notes_of
@@ -19,7 +20,7 @@ LONGEST = 65_000
 """Characters at most: a comment on a pull request holds 65,536."""
 
 # What each part may fill at most; together under LONGEST.
-_GATES, _PROBLEMS, _VARIANTS, _NOTES = 16_000, 8_000, 14_000, 5_000
+_GATES, _PROBLEMS, _VARIANTS, _NOTES = 15_000, 7_000, 13_000, 5_000
 _DETAILS = 3_000
 _MESSAGES, _PROVENANCE = 8_000, 7_000
 _MOST_TABLES = 12
@@ -36,9 +37,11 @@ def markdown(run: RunRecord) -> str:
     parts = [
         f"## {headline(run)}",
         f"**{prose(verdict_sentence(run), longest=1_500)}**",
+        advice_part(run),
         _gates(run),
         _problems(run),
         _variants(run),
+        costs_part(run),
         _reused(run),
         _notes(run),
         _explanations(run),

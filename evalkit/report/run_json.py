@@ -10,6 +10,7 @@ import numpy as np
 
 from evalkit.records import (
     COSTS,
+    DIVERGENCE,
     SURVIVAL,
     JobRecord,
     JsonObject,
@@ -19,13 +20,13 @@ from evalkit.records import (
     VariantRecord,
     Verdict,
 )
-from evalkit.report.attribution import edge_effect
+from evalkit.report.advice import advice
+from evalkit.report.attribution import EdgeEffect, edge_effect
 from evalkit.report.details_json import checks_json, samples_json, survival_json
 from evalkit.report.facts import job_status
 from evalkit.report.run_schema import (
     SCHEMA,
     AdapterJson,
-    EdgeJson,
     MetricJson,
     OutcomesJson,
     RepeatJson,
@@ -33,7 +34,9 @@ from evalkit.report.run_schema import (
     VariantJson,
     VerdictJson,
 )
+from evalkit.report.run_schema_steps import EdgeJson, IntervalJson, RecommendationJson
 from evalkit.report.sentence import verdict_sentence
+from evalkit.report.trade_off import trade_off
 
 _COUNTS = ("n_tokens", "n_bytes", "n_words", "n_documents", "n_samples", "n_ties")
 
@@ -43,6 +46,7 @@ def run_json(run: RunRecord) -> JsonObject:
 
     Its fields are those of `evalkit.report.run_schema`. A number that is not finite becomes null.
     """
+    found = trade_off(run)
     answer = RunJson(
         version=SCHEMA,
         run=_text(run.id),
@@ -54,12 +58,23 @@ def run_json(run: RunRecord) -> JsonObject:
         sentence=verdict_sentence(run),
         variants={_text(variant.name): _variant(run, variant) for variant in run.variants},
         adapters={_text(job.name.removeprefix("train ")): _job(job) for job in run.adapters},
+        recommendation=_recommendation(run),
+        pareto_front=[_text(name) for name in (found.front if found else ())],
         verdicts=[_verdict(verdict) for verdict in run.verdicts],
         arguments=_plain(run.arguments),
         baseline=_plain(run.provenance.get("baseline")),
         provenance=_plain(run.provenance),
     )
     return answer.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def _recommendation(run: RunRecord) -> RecommendationJson:
+    found = advice(run)
+    return RecommendationJson(
+        variant=_plain(found.variant),
+        reasons=[_text(reason) for reason in found.reasons],
+        command=_plain(found.command),
+    )
 
 
 def _variant(run: RunRecord, variant: VariantRecord) -> VariantJson:
@@ -89,17 +104,25 @@ def _variant(run: RunRecord, variant: VariantRecord) -> VariantJson:
 
 
 def _edges(run: RunRecord, variant: VariantRecord) -> dict[str, EdgeJson]:
-    found = {metric: edge_effect(run, variant, metric) for metric in variant.scores}
-    return {
-        _text(metric): EdgeJson(
-            effect=_plain(seen.effect),
-            low=_plain(seen.low),
-            high=_plain(seen.high),
-            unit=seen.effect_unit,
-        )
-        for metric, edge in found.items()
-        if edge is not None and (seen := edge.measured).effect is not None
+    metrics = dict.fromkeys((*variant.scores, DIVERGENCE))
+    found = {metric: edge_effect(run, variant, metric) for metric in metrics}
+    return {_text(metric): _edge(edge) for metric, edge in found.items() if edge is not None}
+
+
+def _edge(edge: EdgeEffect) -> EdgeJson:
+    seen = edge.measured
+    fields: dict[str, Any] = {
+        "effect": _plain(seen.effect),
+        "low": _plain(seen.low),
+        "high": _plain(seen.high),
+        "unit": seen.effect_unit,
     }
+    for name, values in (("nats_per_token", edge.nats), ("bits_per_byte", edge.bits_per_byte)):
+        if values is not None:
+            fields[name] = IntervalJson(**dict(zip(("effect", "low", "high"), values, strict=True)))
+    if seen.gained is not None:
+        fields |= {"gained": seen.gained, "lost": seen.lost}
+    return EdgeJson(**fields)
 
 
 def _survival(variant: VariantRecord) -> float | None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from evalkit.records import BudgetUnit, JobStatus, JsonObject, RepeatKind, VerdictName
+from evalkit.report.run_schema_steps import EdgeJson, RecommendationJson
 from evalkit.report.schema_parts import CheckJson, SampleJson, SurvivalJson
 from evalkit.report.schema_parts import Part as _Part
 
@@ -76,17 +77,6 @@ class RepeatJson(_Part):
     """The value of each metric."""
 
 
-class EdgeJson(_Part):
-    """What the steps since a variant's parent did to one metric, paired by unit."""
-
-    effect: float
-    """A fraction of the parent's value where `unit` is relative, else the difference."""
-    low: float | None
-    """The 95 % interval; null where there is none."""
-    high: float | None
-    unit: BudgetUnit
-
-
 class VariantJson(_Part):
     """One variant: its path, what became of it, and everything measured on it."""
 
@@ -97,7 +87,9 @@ class VariantJson(_Part):
     edge: str
     """What the steps since the parent do, in words."""
     edge_effects: dict[str, EdgeJson]
-    """What those steps did, by metric; of what the parent was scored on too."""
+    """What those steps did, by metric; of what the parent was scored on too. `divergence`: how
+    much further from the reference, which itself has none. Bytes are exact; what is timed has no
+    effect here."""
     status: Literal["scored", "failed", "cancelled", "missing"]
     """`missing`: its job never ended."""
     reused_from: str | None
@@ -235,6 +227,10 @@ class RunJson(_Part):
     """By name, in the suite's order."""
     adapters: dict[str, AdapterJson]
     """Adapters that were trained, by name."""
+    recommendation: RecommendationJson
+    pareto_front: list[str]
+    """Variants that no other beats in both bytes on the disk and bits per byte, the smallest first;
+    empty where fewer than two have both."""
     verdicts: list[VerdictJson]
     """In the suite's order of gates."""
     baseline: BaselineJson | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evalkit.records import BASELINE, SURVIVAL, RunRecord, VariantRecord, Verdict
+from evalkit.records import BASELINE, COSTS, SURVIVAL, RunRecord, VariantRecord, Verdict
 from evalkit.report.facts import (
     carries_adapter,
     comparable,
@@ -23,12 +23,14 @@ from evalkit.report.words import (
     against_words,
     budget_words,
     clean,
+    cost_figure,
     counted,
     effect_words,
     figure,
     first_line,
     interval_words,
     joined,
+    limit_figure,
     metric_words,
     rule_words,
 )
@@ -156,9 +158,10 @@ def _limit(run: RunRecord, verdict: Verdict) -> str:
     if value is None or limit is None:
         return f"{gate.variant}: {rule_words(gate)}"
     relation = "above" if value > limit else "below" if value < limit else "at"
-    return f"{gate.variant} has a {metric_words(gate.metric)} of {figure(value)}, {relation} " + (
-        f"the limit of {limit:g}"
-    )
+    bound = f"{relation} the limit of {limit_figure(gate.metric, limit)}"
+    if cost := cost_figure(gate.metric, value):
+        return f"{gate.variant} comes to {cost} ({COSTS[gate.metric].title}), {bound}"
+    return f"{gate.variant} has a {metric_words(gate.metric)} of {figure(value)}, {bound}"
 
 
 def _back(run: RunRecord, verdict: Verdict) -> str:

@@ -8,11 +8,14 @@ from rich.text import Text
 
 from evalkit.records import DIVERGENCE, RunRecord
 from evalkit.report import facts as records
-from evalkit.report.attribution import edge_effects
+from evalkit.report.advice import advice
 from evalkit.report.baseline_notes import promotion_hint, relaxed_notes
+from evalkit.report.costs import cost_table
 from evalkit.report.notes import notes_of
 from evalkit.report.sentence import verdict_sentence
+from evalkit.report.terminal_costs import advice_lines, costs_table
 from evalkit.report.terminal_divergence import divergence_table
+from evalkit.report.terminal_steps import steps_table
 from evalkit.report.terminal_tasks import tasks_table
 from evalkit.report.view import (
     GateRow,
@@ -22,7 +25,7 @@ from evalkit.report.view import (
     gate_rows,
     metric_table,
 )
-from evalkit.report.words import clean, metric_words
+from evalkit.report.words import clean
 
 _STYLES: dict[Tone, str] = {"good": "green", "bad": "red", "warn": "yellow", "plain": ""}
 _WIDE = 100
@@ -32,9 +35,9 @@ _NARROW = 72
 
 
 def render_run(run: RunRecord, console: Console) -> None:
-    """Prints a run: one table a metric, the gates, the notes, and the sentence last.
+    """Prints a run: a table a metric, the gates, the notes, and last the sentence and what to ship.
 
-    The sentence comes last because that is where a terminal leaves the eye. Names and messages are
+    They come last because that is where a terminal leaves the eye. Names and messages are
     never read as markup, and control characters in them are replaced.
     """
     wide = console.width >= _WIDE
@@ -53,12 +56,15 @@ def render_run(run: RunRecord, console: Console) -> None:
         for variant in run.variants:
             error = variant.job.error if variant.job else None
             console.print(_text(f"{variant.name}: {error or 'not scored'}", "red"))
+    if costs := cost_table(run):
+        console.print(costs_table(costs, width=console.width, wide=wide))
+        console.print()
     gates = gate_rows(run)
     if gates:
         listed = console.width < _NARROW
         console.print(_listed_gates(gates) if listed else _gates(gates, wide=wide))
         console.print()
-    if steps := _steps(run):
+    if steps := steps_table(run, wide=wide):
         console.print(steps)
         console.print()
     relaxed = relaxed_notes(run)
@@ -70,6 +76,9 @@ def render_run(run: RunRecord, console: Console) -> None:
     console.print()
     tone = "red" if any(not gate.ok for gate in gates) else ""
     console.print(_text(verdict_sentence(run), f"bold {tone}".strip()))
+    for line in advice_lines(advice(run)) if run.verdicts else ():
+        # Not wrapped: a command is there to be copied.
+        console.print(line, soft_wrap=line.plain.startswith(" "))
     if hint := promotion_hint(run):
         # Not wrapped: a command is there to be copied.
         console.print(_text("To make this run the baseline:"))
@@ -103,23 +112,6 @@ def _variant_cells(row: MetricRow, *, wide: bool) -> list[Text]:
     cells = [_text(row.name), value, _text(row.change)]
     cells += [_text(row.bits_per_byte), _text(row.tokens), _text(row.stored)] if wide else []
     return [*cells, _text(row.standing, _STYLES[row.tone])]
-
-
-def _steps(run: RunRecord) -> RenderableType | None:
-    """What each edge of the variant graph did; None where there is none."""
-    metric = records.primary_metric(run)
-    effects = edge_effects(run, metric) if metric else []
-    if not effects or metric is None:
-        return None
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    grid.add_column("from → to", overflow="fold")
-    grid.add_column("step", overflow="fold", ratio=1)
-    grid.add_column(_text(f"{metric_words(metric)}, 95 % CI"), justify="right")
-    for effect in effects:
-        change, interval = effect.words
-        told = _text("\n".join(part for part in (change, interval) if part))
-        grid.add_row(_text(f"{effect.parent} → {effect.variant}"), _text(effect.steps), told)
-    return grid
 
 
 def _gates(gates: list[GateRow], *, wide: bool) -> RenderableType:

@@ -11,6 +11,7 @@ from evalkit.report.noise_notes import floor_of_gate
 from evalkit.report.strips import Strip, strip, strip_domains
 from evalkit.report.words import (
     bytes_words,
+    cost_figure,
     counted,
     effect_words,
     figure,
@@ -133,7 +134,7 @@ def shown_effect(run: RunRecord, verdict: Verdict) -> str:
     value = score.value if score is not None else verdict.effect
     if value is not None and verdict.gate.metric == SURVIVAL:
         return percent(value)
-    return "" if value is None else figure(value)
+    return "" if value is None else cost_figure(verdict.gate.metric, value) or figure(value)
 
 
 def size_words(run: RunRecord, verdict: Verdict) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from evalkit.records import BASELINE, Budget, BudgetUnit, Gate, Verdict
+from evalkit.records import BASELINE, COSTS, Budget, BudgetUnit, Gate, Verdict
 
 ACCURACY = "accuracy"
 """The unit of a share of right answers."""
@@ -127,6 +127,13 @@ def change_words(
     return change, f"{ends[0]} to {ends[1]}{suffix}"
 
 
+def short_change(effect: float, unit: BudgetUnit) -> str:
+    """A change, signed, in few digits, for a sentence: '+31 %', '−2.1 pp', '+0.214'."""
+    scale, suffix = _scale(unit)
+    decimals = 3 if unit == "absolute" else _decimals(effect * scale, None)
+    return _with_unit(effect * scale, decimals, suffix, signed=True)
+
+
 def effect_unit(gate: Gate) -> BudgetUnit:
     """The unit of a gate's effect: its budget's, or the metric's own for an absolute limit."""
     budget = gate.max_increase or gate.max_decrease
@@ -161,8 +168,21 @@ def rule_words(gate: Gate) -> str:
     if gate.max_decrease is not None:
         return f"{metric} at most {budget_words(gate.max_decrease)} below {against_words(gate)}"
     if gate.minimum is not None:
-        return f"{metric} at least {gate.minimum:g}"
-    return f"{metric} at most {gate.maximum:g}"
+        return f"{metric} at least {limit_figure(gate.metric, gate.minimum)}"
+    return f"{metric} at most {limit_figure(gate.metric, gate.maximum)}"
+
+
+def cost_figure(metric: str, value: float) -> str:
+    """A cost with its unit: '92.2 MB', '2.31 s', '14.2 tokens/s'; '' of what is no cost."""
+    if metric not in COSTS:
+        return ""
+    unit = COSTS[metric].unit
+    return bytes_words(round(value)) if unit == "bytes" else f"{value:.3g} {unit}"
+
+
+def limit_figure(metric: str, limit: float | None) -> str:
+    """A gate's absolute limit as it was written; of a cost with its unit."""
+    return "" if limit is None else cost_figure(metric, limit) or f"{limit:g}"
 
 
 def duration(seconds: float) -> str:
@@ -183,6 +203,14 @@ def bytes_words(count: int) -> str:
                 f"{count / size:.3g} {unit}" if count < 100 * size else f"{count // size:,} {unit}"
             )
     return f"{count} B"
+
+
+def count_words(count: float) -> str:
+    """'135 M', '6.74 B', '512'."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f}"
 
 
 def joined(names: list[str], word: str = "and") -> str:
@@ -228,7 +256,7 @@ def _decimals(value: float, width: float | None) -> int:
 
 
 def _with_unit(value: float, decimals: int, suffix: str, *, signed: bool) -> str:
-    text = f"{abs(value):,.{decimals}f}"
-    is_zero = float(text.replace(",", "")) == 0
+    text = f"{abs(value):,.{decimals}f}".replace("inf", "∞")
+    is_zero = not text.strip("0.,")
     sign = "" if is_zero else MINUS if value < 0 else "+" if signed else ""
     return f"{sign}{text}{suffix}"

@@ -78,6 +78,12 @@ def detailed_file(made_up, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def costly_file(made_up, tmp_path_factory):
+    """The same with costs: a broad table, and a picture with names in it."""
+    return write_report(made_up.made_up_costly_run(), tmp_path_factory.mktemp("costly"))
+
+
+@pytest.fixture(scope="module")
 def hostile_file(made_up, tmp_path_factory):
     return write_report(made_up.made_up_hostile_run(), tmp_path_factory.mktemp("hostile"))
 
@@ -130,6 +136,28 @@ def test_survival_is_a_table_at_every_size(browser, detailed_file):
             assert len(boxes) == 9
             assert len({round(box["y"]) for box in boxes}) == 1
             assert page.locator("table.heat thead").first.is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_costs_fit_and_can_be_read(browser, costly_file, made_up, width, height, scheme):
+    with opened(browser, costly_file, width=width, height=height, scheme=scheme) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(CONTRAST)["poor"] == []
+        figure = page.locator("section[aria-labelledby=costs] svg.chart:visible")
+        assert figure.count() == 1
+        # No name lies on another one: measured where it is drawn, not where it was meant to be.
+        boxes = figure.evaluate(
+            "(svg, names) => [...svg.querySelectorAll('text')]"
+            ".filter(e => names.includes(e.textContent))"
+            ".map(e => { const b = e.getBoundingClientRect();"
+            "return [b.left, b.top + 2, b.right, b.bottom - 2]; })",
+            list(made_up.BYTES),
+        )
+        assert len(boxes) == len(made_up.BYTES)
+        for index, (left, top, right, bottom) in enumerate(boxes):
+            for a, b, c, d in boxes[index + 1 :]:
+                assert not (left < c and a < right and top < d and b < bottom)
 
 
 @pytest.mark.parametrize("width", [1440, 390])

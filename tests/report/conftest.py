@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from evalkit.records import (
+    COSTS,
     Budget,
     Gate,
     JobRecord,
@@ -359,6 +360,8 @@ def made_up() -> SimpleNamespace:
         divergence=made_up_divergence,
         survival=made_up_survival,
         accuracy=made_up_accuracy,
+        costly_run=made_up_costly_run,
+        costs=made_up_costs,
         score=made_up_score,
         variant=made_up_variant,
         verdict=made_up_verdict,
@@ -470,3 +473,83 @@ def hostile_texts() -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def hostile_run() -> RunRecord:
     return made_up_hostile_run()
+
+
+# -------------------------------------------------------------------------- costs
+
+BYTES = {
+    "fp16": 269_030_016,
+    "nf4": 92_217_344,
+    "nf4+adapter": 111_755_264,
+    "merged-4bit": 92_217_344,
+    "dequant-merged": 269_030_016,
+    "requantized": 92_217_344,
+    "fp16-merged-nf4": 92_217_344,
+}
+
+
+def made_up_costs(disk: float, *, adapter: bool = False, **values: float) -> dict[str, Score]:
+    """Six costs as a run stores them, with sizes that follow from the bytes on the disk."""
+    measured = {
+        "disk": disk,
+        "memory": disk * 1.02,
+        "peak_memory": 4 * disk,
+        "load_seconds": 2.31,
+        "scoring_speed": 512.0,
+        "decode_speed": 14.25,
+        **values,
+    }
+    trainable = 4_884_480.0 if adapter else 0.0
+    extra = {
+        "parameters": 134_515_008.0,
+        "trainable_parameters": trainable,
+        "trainable_share": trainable / (134_515_008 + trainable),
+        "bits_per_weight": 8 * disk / 134_515_008,
+    }
+    nothing = np.zeros(0)
+    return {
+        name: Score(
+            metric=name, kind="mean", value=float(value), stderr=None, unit=COSTS[name].unit,
+            higher_is_better=COSTS[name].higher_is_better, unit_ids=(), clusters=(), sums=nothing,
+            counts=nothing, extra=extra if name == "disk" else {},
+        )
+        for name, value in measured.items()
+    }  # fmt: skip
+
+
+def made_up_kl(nats: float, seed: int = 3) -> Score:
+    """A KL of the same documents as `made_up_score`'s."""
+    generator = np.random.default_rng(seed)
+    base = made_up_score(10.0)
+    sums = base.counts * nats * generator.uniform(0.7, 1.3, DOCUMENTS)
+    return replace(
+        base, metric="divergence", kind="mean", value=float(sums.sum() / base.counts.sum()),
+        stderr=0.02, unit="nats/token", sums=sums, extra={}, comparison={"reference": "fp16"},
+    )  # fmt: skip
+
+
+def made_up_costly_run(**changes: Any) -> RunRecord:
+    """The quickstart's run with costs, with bytes counted, and with divergence from fp16."""
+    variants = []
+    for index, variant in enumerate(made_up_run().variants):
+        score = variant.scores["perplexity"]
+        tokens = float(score.counts.sum())
+        n_bytes = round(tokens * 3.6)
+        bits = math.log(score.value) * tokens / (n_bytes * math.log(2))
+        extra = {**score.extra, "n_bytes": float(n_bytes), "bits_per_byte": bits}
+        moved = np.random.default_rng(index).normal(0.0, 0.05, DOCUMENTS) * score.counts
+        sums = score.sums + moved - moved.sum() * score.counts / tokens
+        scores = {"perplexity": replace(score, extra=extra, sums=sums)}
+        scores |= made_up_costs(BYTES[variant.name], adapter="attach" in str(variant.path))
+        if variant.name != "fp16":
+            scores["divergence"] = made_up_kl(0.2 + 0.05 * index, seed=index)
+        variants.append(replace(variant, scores=scores))
+    (training,) = made_up_run().adapters
+    facts = {**training.facts, "peak_resident_bytes": 2_104_000_000, "peak_device_bytes": 0}
+    suite = {"name": "quickstart", "metrics": {"divergence": {"on": "test", "reference": "fp16"}}}
+    run = made_up_run(
+        variants=tuple(variants),
+        adapters=(replace(training, facts=facts),),
+        suite_json=suite,
+    )
+    return replace(run, **changes)

@@ -123,7 +123,7 @@ def test_a_measurement_without_units_is_compared_as_it_is():
     made = accuracy([1])
     none = np.array([])
     memory = replace(
-        made, metric="memory", value=3.0, higher_is_better=False, unit="GB",
+        made, metric="energy", value=3.0, higher_is_better=False, unit="J",
         unit_ids=(), clusters=(), sums=none, counts=none,
     )  # fmt: skip
     change = the_change(memory, replace(memory, value=4.5))
@@ -334,3 +334,69 @@ def test_the_json_holds_every_number_and_is_strict():
     assert first["moved"][0]["change"] == pytest.approx(0.4)
     assert second["effect"] is None
     assert second["differs"] == ["data (e, d)"]
+
+
+# ---------------------------------------------------------------------------- costs
+
+
+def costs_of(run, made_up, disk=92e6, **values):
+    variants = tuple(
+        replace(v, scores={**v.scores, **made_up.costs(disk, **values)}) for v in run.variants[:1]
+    )
+    return replace(run, variants=variants)
+
+
+def test_bytes_are_told_apart_and_times_not_at_all(made_up):
+    old = costs_of(made_up.run(id="old"), made_up)
+    new = costs_of(
+        made_up.run(id="new"), made_up, disk=120e6, memory=92e6 * 1.02,
+        load_seconds=9.0, decode_speed=1.0,
+        peak_memory=1e12,
+    )  # fmt: skip
+    comparison = compare_sides(side_of_run(old), side_of_run(new))
+    assert [change.metric for change in comparison.metrics] == ["perplexity"]
+    assert [change.metric for change in comparison.costs] == ["disk", "memory"]
+    assert comparison_sentence(comparison) == "The score is bit-identical."
+    text = printed(comparison, 80)
+    assert "weights on disk of fp16: 92 MB → 120 MB (+30.4 %)" in text
+    for timed in ("load", "decod", "peak"):
+        assert timed not in text
+    told = comparison_json(comparison)
+    assert [cost["effect"] for cost in told["costs"]] == [28e6, 0.0]
+    assert "memory" not in text
+    assert [metric["metric"] for metric in told["metrics"]] == ["perplexity"]
+
+
+def test_equal_bytes_take_one_line_and_a_timed_cost_of_one_side_is_no_news(made_up):
+    old = costs_of(made_up.run(), made_up)
+    (variant,) = costs_of(made_up.run(), made_up).variants
+    scores = {k: v for k, v in variant.scores.items() if k not in {"decode_speed", "memory"}}
+    new = replace(old, variants=(replace(variant, scores=scores),))
+    comparison = compare_sides(side_of_run(old), side_of_run(new))
+    assert comparison.only_old == ("memory of fp16",)
+    assert "Costs: the same bytes" in printed(comparison, 80)
+
+
+def test_costs_alone_are_no_score(made_up):
+    run = costs_of(made_up.run(), made_up)
+    scores = made_up.costs(92e6)
+    run = replace(run, variants=(replace(run.variants[0], scores=scores),))
+    comparison = compare_sides(side_of_run(run), side_of_run(run))
+    assert comparison_sentence(comparison) == "Nothing but costs was measured on both sides."
+
+
+def test_an_interval_that_no_float_holds_is_endless():
+    """Two clusters, one of them tiny: Student's t with hardly a degree of freedom."""
+    few = {"clusters": ("a", "a", "a", "b"), "counts": np.array([300.0, 300.0, 300.0, 1.0])}
+    old = perplexity((300.0, 300.0, 300.0, 1.0), **few)
+    change = the_change(old, perplexity((310.0, 350.0, 300.0, 9.0), **few))
+    assert change.high == math.inf
+    told = comparison_json(compare_sides(side(nf4=old), side("new", nf4=old)))
+    json.dumps(told, allow_nan=False)
+    worse_side = side("new", nf4=perplexity((310.0, 350.0, 300.0, 9.0), **few))
+    comparison = compare_sides(side(nf4=old), worse_side)
+    assert (
+        json.loads(json.dumps(comparison_json(comparison), allow_nan=False))["metrics"][0]["high"]
+        is None
+    )
+    assert printed(comparison, 80)

@@ -21,22 +21,27 @@ def printed(run, width: int, **options) -> str:
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
 def test_no_line_is_wider_than_the_terminal(made_up, width):
-    for line in printed(made_up.run(), width).splitlines():
+    *lines, command = printed(made_up.run(), width).splitlines()
+    for line in lines:
         assert len(line) <= width
+    # A command is there to be copied.
+    assert command.startswith("  evalkit export fp16-merged-nf4 ./fp16-merged-nf4 --run 2026")
 
 
 @pytest.mark.parametrize("width", [48, 80, 120])
 def test_the_sentence_comes_last_and_the_values_are_there(made_up, width):
     text = printed(made_up.run(), width)
     flowing = " ".join(text.split())
-    assert flowing.endswith("over nf4+adapter and is back at nf4's level.")
+    sentence = "over nf4+adapter and is back at nf4's level."
+    last = flowing.partition(sentence)[2].strip()
+    assert last.startswith("Recommended: fp16-merged-nf4 – passes its gates; 4 bits a weight")
     for words in ("14.59 ± 0.50", "+29.3 %", "REGRESSED", "as expected", "+66.7 %"):
         assert words in flowing
 
 
 def test_a_wide_terminal_shows_more(made_up):
-    assert "bits/byte" in printed(made_up.run(), 120)
-    assert "bits/byte" not in printed(made_up.run(), 80)
+    assert "bits/byte" in printed(made_up.run(), 120).partition("\n")[0]
+    assert "bits/byte" not in printed(made_up.run(), 80).partition("\n")[0]
 
 
 def test_a_pipe_gets_no_escape_sequence(made_up):
@@ -85,3 +90,18 @@ def test_importing_stays_light(module, unwanted):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert answer.stdout.strip() == "[]"
+
+
+def test_the_steps_end_with_one_path_in_words(made_up):
+    text = " ".join(printed(made_up.costly_run(), 80).split())
+    path = "Perplexity from fp16 to merged-4bit: quantisation +29 %, fine-tuning −41 %, 4-bit merge"
+    assert text.index("from → to") < text.index(path) < text.index("note: ")
+
+
+def test_steps_show_bits_per_byte_where_there_is_room(made_up):
+    def title(width):
+        lines = printed(made_up.costly_run(), width).splitlines()
+        return next(line for line in lines if line.startswith("from → to"))
+
+    assert "bits/byte, 95 % CI" in title(120)
+    assert "bits/byte" not in title(80)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -97,3 +98,11 @@ def test_what_was_measured_and_not_sampled_has_no_interval():
     measured = Verdict(gate, "REGRESSED", ok=False, effect=0.007, low=0.007, high=0.007, n_units=0)
     assert words.interval_words(measured) == ""
     assert words.interval_words(replace(measured, low=0.005, high=0.01, n_units=40)) != ""
+
+
+def test_an_endless_interval_is_told_as_one():
+    assert words.change_words(0.2, -1.0, math.inf, "relative") == ("+20.0 %", "−100.0 to +∞ %")
+    assert words.short_change(0.3126, "relative") == "+31 %"
+    assert words.short_change(-0.0214, "points") == "−2.1 pp"
+    assert words.short_change(0.2141, "absolute") == "+0.214"
+    assert words.short_change(0.0, "relative") == "0 %"
