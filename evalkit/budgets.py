@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evalkit.flips import Flips, flips, is_of_shares, is_same_answer
+from evalkit.ratios import as_fraction, as_perplexity
 from evalkit.records import Budget, Gate, Score
 from evalkit.statistics import (
     Bootstrap,
@@ -160,7 +161,7 @@ def absolute_test(gate: Gate, score: Score, *, bootstrap: Bootstrap | None) -> B
     )
     if score.kind == "perplexity":
         limit = math.log(bound) if bound > 0 else -math.inf
-        return BudgetTest(gate, comparison, sense, limit, math.exp)
+        return BudgetTest(gate, comparison, sense, limit, as_perplexity)
     return BudgetTest(gate, comparison, sense, bound, _same)
 
 
@@ -179,7 +180,7 @@ def _scale(
     if is_perplexity and budget.unit == "points":
         raise IncomparableError("percentage points mean nothing for a perplexity")
     if is_perplexity and budget.unit == "relative":
-        return "difference", math.log1p(amount) if amount > -1 else -math.inf, math.expm1
+        return "difference", math.log1p(amount) if amount > -1 else -math.inf, as_fraction
     if is_perplexity:
         return "exp_difference", amount, _same
     return ("relative" if budget.unit == "relative" else "difference"), amount, _same

@@ -260,10 +260,6 @@ class JobDriver:
 
     def _record_outcome(self, job: ScoreJob, found: StoredNumbers, outcome: Outcome) -> None:
         record = self.job_record(outcome, "score")
-        if self._reference.error and DIVERGENCE in found.missing:
-            why = f"divergence was not measured, for its reference failed: {self._reference.error}"
-            notes = [*record.facts.get("notes", ()), why]
-            record = replace(record, facts={**record.facts, "notes": notes})
         result = found.result(self._planned[job.variant.name], record, outcome)
         self._record(result, outcome.scores)
 

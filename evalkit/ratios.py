@@ -105,6 +105,22 @@ def gradient(both: Float64s, scale: Scale) -> tuple[float, float]:
     return 1.0 / b, -a / b**2
 
 
+def as_perplexity(nats: float) -> float:
+    """Exp of nats per token; infinite where no float holds it, as an end of few clusters may be."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf
+
+
+def as_fraction(nats: float) -> float:
+    """What nats per token do to a perplexity, 0.06 for +6 %; infinite likewise."""
+    try:
+        return math.expm1(nats)
+    except OverflowError:
+        return math.inf
+
+
 def resampled_totals(totals: Float64s, bootstrap: Bootstrap) -> Float64s:
     """Grand totals over G clusters drawn with replacement: shape (resamples, columns).
 

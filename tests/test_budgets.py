@@ -83,3 +83,24 @@ def test_equal_scores_differ_in_nothing():
     assert differing_fields(score("mean", 1.0), score("perplexity", 1.0)) == (
         "kind (mean, perplexity)",
     )
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_an_interval_that_no_float_holds_has_no_end(absolute):
+    """Two very uneven clusters: one degree of freedom, and far less than one in effect."""
+    ids, counts = ("d1", "d2"), np.array([10_000.0, 1.0])
+
+    def of(*losses):
+        sums = counts * np.array(losses)
+        value = math.exp(sums.sum() / counts.sum())
+        return Score("m", "perplexity", value, None, "u", False, ids, ids, sums, counts)
+
+    if absolute:
+        test = absolute_test(Gate("m", "a", maximum=9.0), of(2.0, 900.0), bootstrap=None)
+    else:
+        gate = Gate("m", "a", "b", max_increase=Budget(0.05, "relative"))
+        test = difference_test(gate, of(2.0, 900.0), of(2.0, 1.0), bootstrap=None)
+    low, high = test.shown_interval(test.comparison.low, test.comparison.high)
+    assert low is not None
+    assert math.isfinite(low)
+    assert high == math.inf

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from evalkit.budgets import differing_fields
 from evalkit.flips import flips, is_of_shares, is_same_answer
+from evalkit.ratios import as_fraction
 from evalkit.records import BudgetUnit, Float64s, MetricKind, Score
 from evalkit.report.facts import unit_noun
 from evalkit.statistics import ALPHA, exceedance_p_value, paired_ratio
@@ -119,7 +119,7 @@ def metric_change(
     )
     is_same = seen.identical or is_same_answer(new, old)
     flipped = flips(new, old)
-    show = _as_fraction if new.kind == "perplexity" else float
+    show = as_fraction if new.kind == "perplexity" else float
     sides = [exceedance_p_value(seen, 0.0, sense=sense) for sense in (1, -1)]
     is_clear = any(p_value is not None and p_value <= ALPHA for p_value in sides)
     return replace(
@@ -136,14 +136,6 @@ def metric_change(
         lost=None if flipped is None else flipped.lost,
         moved=_most_moved(old, new, most_moved),
     )
-
-
-def _as_fraction(nats: float) -> float:
-    """What nats per token do to a perplexity; few clusters can give an end that no float holds."""
-    try:
-        return math.expm1(nats)
-    except OverflowError:
-        return math.inf
 
 
 def _direction(effect: float, score: Score) -> Direction:
