@@ -104,7 +104,7 @@ def _sentence(run: RunRecord, variant: VariantRecord, metric: str) -> str:
 def _told_variants(run: RunRecord, metric: str) -> list[VariantRecord]:
     lost = dict.fromkeys(
         verdict.gate.variant
-        for verdict in sorted(worst_first(run.verdicts), key=lambda v: -abs(v.effect or 0.0))
+        for verdict in worst_first(run.verdicts)
         if verdict.verdict == "REGRESSED"
     )
     names = list(lost) or [variant.name for variant in recommended(run)[:1]]

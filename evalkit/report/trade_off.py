@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from evalkit.pareto import pareto_front
 from evalkit.records import RunRecord, Score
 from evalkit.report.facts import metrics_of, primary_metric
+from evalkit.report.recommendation import SAME_SIZE
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,10 @@ class TradeOff:
     points: Mapping[str, tuple[float, float]]
     """(bytes, bits per byte) by variant, in the run's order."""
     front: tuple[str, ...]
-    """Those that no other equals or beats in both and beats in one, by rising bytes."""
+    """Those that no other equals or beats in both and beats in one, by rising bytes.
+
+    Bytes that are apart by less than `SAME_SIZE` count as equal.
+    """
 
 
 def trade_off(run: RunRecord) -> TradeOff | None:
@@ -32,7 +36,8 @@ def trade_off(run: RunRecord) -> TradeOff | None:
         disk, bits = variant.scores.get("disk"), bits_per_byte(variant.scores.get(metric))
         if disk is not None and bits is not None:
             points[variant.name] = (disk.value, bits)
-    return TradeOff(metric, points, pareto_front(points)) if len(points) > 1 else None
+    front = pareto_front(points, same=SAME_SIZE)
+    return TradeOff(metric, points, front) if len(points) > 1 else None
 
 
 def perplexity_of(run: RunRecord) -> str | None:

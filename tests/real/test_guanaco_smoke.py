@@ -42,3 +42,17 @@ def test_a_lost_adapter_is_seen_on_24_documents(smoke):
     by_variant = {v["variant"]: v for v in smoke.told["verdicts"]}
     assert by_variant["merged-4bit"]["verdict"] == "REGRESSED"
     assert by_variant["merged-4bit"]["ok"]
+
+
+def test_the_merge_in_place_deletes_the_adapter_and_its_predictions_with_it(smoke):
+    told = smoke.told["variants"]
+    assert 0 < told["merged-4bit"]["survival"] < 0.1
+    assert told["fp16-merged-nf4"]["survival"] > 0.7
+    kl = {
+        name: v["metrics"]["divergence"]["value"]
+        for name, v in told.items()
+        if "divergence" in v["metrics"]
+    }
+    assert kl["dequant-merged"] < kl["fp16-merged-nf4"] < kl["merged-4bit"]
+    assert told["merged-4bit"]["edge_effects"]["perplexity"]["effect"] > 0
+    assert told["nf4+adapter"]["edge_effects"]["perplexity"]["effect"] < 0

@@ -1,6 +1,7 @@
 """The quickstart, whole, on the real model: training, seven variants, verdicts, report, export."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -57,6 +58,73 @@ def test_the_verdicts_say_so(quickstart):
     assert ("nf4+adapter", "IMPROVED") in verdicts
     assert verdicts & {("fp16-merged-nf4", "PASS"), ("fp16-merged-nf4", "IMPROVED")}
     assert all(verdict["ok"] for verdict in quickstart.told["verdicts"])
+
+
+def test_survival_says_which_merges_kept_the_adapter(quickstart):
+    told = quickstart.told["variants"]
+    kept = {name: v["survival"] for name, v in told.items() if v["survival"] is not None}
+    assert set(kept) == {"merged-4bit", "dequant-merged", "requantized", "fp16-merged-nf4"}
+    assert 0 < kept["merged-4bit"] < 0.05
+    assert 0 < kept["requantized"] < 0.05
+    assert kept["dequant-merged"] > 0.7
+    assert kept["fp16-merged-nf4"] > 0.7
+    detail = told["merged-4bit"]["survival_detail"]
+    assert len(detail["by_layer"]) == 30
+    assert all(-0.1 < share < 0.2 for share in detail["by_layer"].values())
+    assert 0 < detail["changed_share"] < 1e-3
+    assert 1e-3 < detail["relative_size"] < 0.05
+
+
+def test_predictions_of_the_merges_that_kept_it_stay_with_what_was_trained(quickstart):
+    told = quickstart.told["variants"]
+    moved = {
+        name: v["metrics"]["divergence"] for name, v in told.items() if "divergence" in v["metrics"]
+    }
+    assert set(told) - set(moved) == {"nf4+adapter"}
+    kl = {name: found["value"] for name, found in moved.items()}
+    assert kl["dequant-merged"] < 0.02
+    assert kl["fp16-merged-nf4"] < 0.3 * kl["merged-4bit"]
+    assert kl["merged-4bit"] > 0.9 * kl["nf4"]
+    for found in moved.values():
+        assert found["kl_error_bound"] < 0.02 * found["value"]
+        assert 0 < found["stderr"] < 0.2 * found["value"]
+        assert found["n_tokens"] <= 2048
+
+
+def test_the_steps_to_a_variant_add_up(quickstart):
+    """In nats per token, to the last digits: every edge is measured on the same documents."""
+    told, values = quickstart.told["variants"], quickstart.values
+    variant, nats = "merged-4bit", 0.0
+    while (parent := told[variant]["parent"]) is not None:
+        nats += math.log1p(told[variant]["edge_effects"]["perplexity"]["effect"])
+        variant = parent
+    assert variant == "fp16"
+    assert nats == pytest.approx(math.log(values["merged-4bit"] / values["fp16"]), abs=1e-9)
+
+
+def test_every_variant_is_what_its_files_say_and_the_cost_is_known(quickstart):
+    told = quickstart.told["variants"]
+    for name, variant in told.items():
+        checks = {check["check"]: check for check in variant["checks"]}
+        assert checks["finite"]["ok"]
+        if name != "fp16":
+            assert checks["reload"]["ok"], checks["reload"]["message"]
+        assert variant["cost"]["parameters"] == 134_515_008
+        assert variant["cost"]["decode_speed"] > 0
+    assert [n for n, v in told.items() if any(not check["ok"] for check in v["checks"])] == [
+        "merged-4bit",
+        "requantized",
+    ]
+    disk = {name: variant["cost"]["disk"] for name, variant in told.items()}
+    assert disk["fp16-merged-nf4"] == pytest.approx(disk["merged-4bit"], rel=1e-3)
+    assert disk["fp16-merged-nf4"] < 0.5 * disk["fp16"]
+
+
+def test_the_recommendation_finds_the_way_out_by_itself(quickstart):
+    found = quickstart.told["recommendation"]
+    assert found["variant"] == "fp16-merged-nf4"
+    run = quickstart.told["run"]
+    assert found["command"] == f"evalkit export fp16-merged-nf4 ./fp16-merged-nf4 --run {run}"
 
 
 def test_the_report_opens_with_the_finding_and_names_what_the_weights_were(quickstart):

@@ -169,3 +169,9 @@ def test_gates_may_limit_it():
 )
 def test_the_pareto_front(points, front):
     assert pareto_front(points) == front
+
+
+def test_a_few_bytes_less_are_no_reason_to_be_on_the_front():
+    points = {"lost": (1000, 2.0), "kept": (1001, 1.0), "large": (1100, 0.9), "worse": (1090, 1.1)}
+    assert pareto_front(points) == ("lost", "kept", "large")
+    assert pareto_front(points, same=0.02) == ("kept", "large")
