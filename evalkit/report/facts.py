@@ -30,14 +30,14 @@ def score_of(run: RunRecord, name: str | None, metric: str) -> Score | None:
 
 
 def metrics_of(run: RunRecord) -> list[str]:
-    """Every metric that a variant was scored on, in the order of the records.
+    """Every metric that a variant was scored on, in the order of the records; divergence last.
 
     What was measured on the weights and sampled nowhere is none: survival, and costs.
     """
     found = dict.fromkeys(
         metric for v in run.variants for metric, score in v.scores.items() if score.unit_ids
     )
-    return list(found)
+    return sorted(found, key=lambda metric: metric == DIVERGENCE)
 
 
 def primary_metric(run: RunRecord) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evalkit.records import RunRecord, Verdict
+from evalkit.records import DIVERGENCE, RunRecord, Verdict
 from evalkit.report import facts as records
 from evalkit.report.details import flat
 from evalkit.report.gate_text import failed_jobs, figures, flips_words, outcome
@@ -141,7 +141,10 @@ def _variants(run: RunRecord) -> str:
     ]
     if len(metrics) > len(shown):
         captions.append(f"{counted(len(metrics) - len(shown), 'more metric')}: see the HTML report")
-    caption = f"<sub>± standard error; change against {code(shown[0].reference)}. "
+    # A divergence is from its own reference, and shows no change against any other.
+    reference = next((t.reference for t in shown if t.metric != DIVERGENCE), "")
+    against = f"; change against {code(reference)}" if reference else ""
+    caption = f"<sub>± standard error{against}. "
     caption += ". ".join(captions) + ".</sub>"
     body = _fitted(columns, rows, budget=_VARIANTS, noun="variant", right=numbers)
     return f"{body}\n\n{caption}"
