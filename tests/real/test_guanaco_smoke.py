@@ -7,14 +7,18 @@ pytestmark = [pytest.mark.real, pytest.mark.shared_data]
 
 @pytest.fixture(scope="session")
 def smoke(suite_run, shared_data):
-    """Half as many tokens a step as the suite has, and the first 256 of each document."""
+    """Half as many tokens a step as the suite has, and the first 256 of each document.
+
+    The quickstart's tests look at costs and at what is saved and loaded again.
+    """
     data = shared_data / "guanaco"
     return suite_run(
         "guanaco-smoke",
         *(f"data.train={data / 'train.jsonl'}", f"data.test={data / 'test.jsonl'}"),
         *("data.test.limit=24", "data.test.max_tokens_per_document=256"),
         *("adapters.guanaco.training.steps=30", "adapters.guanaco.training.max_length=512"),
-        "metrics.divergence.tokens=1024",
+        *("metrics.divergence.tokens=1024", "metrics.footprint=false"),
+        "metrics.reload_check=false",
     )
 
 

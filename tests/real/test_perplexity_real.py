@@ -177,7 +177,8 @@ def test_the_batch_moves_bfloat16_by_less_than_the_least_noise_floor(
     everything = tuple(document for part in parts for document in part.documents)
     whole = replace(parts[0], documents=everything)
     small, large = (
-        score(model, tokenizer, whole, max_length=512, batch_tokens=size) for size in (1024, 4096)
+        score(model, tokenizer, whole, max_length=512, tokens=101_000, batch_tokens=size)
+        for size in (1024, 4096)
     )
     assert small.counts.sum() > 100_000
     assert large.value == pytest.approx(small.value, rel=5e-4)
