@@ -114,21 +114,30 @@ def _quality(run: RunRecord, variant: VariantRecord) -> str:
 
 
 def _is_exportable(run: RunRecord, variant: VariantRecord) -> bool:
-    """Whether one folder can hold it: one adapter on top, and none that needs group4 weights."""
+    """Whether one folder can hold it.
+
+    An adapter on top must not need group4 weights; several become one, if each is plain LoRA.
+    """
     on_top: list[str] = []
     for step in variant.path:
         if "attach" in step:
             on_top.append(str(step["attach"]))
         elif "merge" in step:
             on_top.clear()
-    return len(on_top) < 2 and not any(_flavour(run, name) == "qa-lora" for name in on_top)
+    shapes = [_lora(run, name) for name in on_top]
+    if any(shape.get("flavour") == "qa-lora" for shape in shapes):
+        return False
+    return len(shapes) < 2 or not any(
+        shape.get("use_dora") or shape.get("bias", "none") != "none" for shape in shapes
+    )
 
 
-def _flavour(run: RunRecord, adapter: str) -> str | None:
+def _lora(run: RunRecord, adapter: str) -> Mapping[str, object]:
+    """What the suite says of an adapter's shape; nothing of one from elsewhere."""
     found: object = run.suite_json
-    for key in ("adapters", adapter, "lora", "flavour"):
+    for key in ("adapters", adapter, "lora"):
         found = found.get(key) if isinstance(found, Mapping) else None
-    return str(found) if found is not None else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def _export_command(run: RunRecord, variant: VariantRecord) -> str:

@@ -10,14 +10,13 @@ from evalkit.suite.fields import (
     Count,
     DataReference,
     Flag,
-    Found,
     Length,
     Spec,
     VariantReference,
     names_of,
     refuse,
 )
-from evalkit.suite.perplexity import PerplexitySpec, found_in_data
+from evalkit.suite.perplexity import PerplexitySpec, found_in_data, found_in_windows
 
 
 class DivergenceSpec(Spec):
@@ -43,11 +42,7 @@ class DivergenceSpec(Spec):
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> DivergenceSpec:
-        found: list[Found] = []
-        if self.protocol == "chunks" and (self.max_length < 4 or self.max_length % 2):
-            found.append((("max_length",), "must be an even number from 4 for 'protocol: chunks'"))
-        if self.score_on == "completion" and self.protocol != "documents":
-            found.append((("score_on",), "completion goes with 'protocol: documents'"))
+        found = found_in_windows(self.protocol, self.max_length, self.score_on)
         names = names_of(info)
         if names is not None:
             found += found_in_data(self.on, self.protocol, self.score_on, names.data[self.on])

@@ -64,16 +64,23 @@ class PerplexitySpec(Spec):
         elif self.stride is not None and self.stride > self.max_length:
             what = f"must be at most max_length, {self.max_length}: else tokens are left out"
             found.append((("stride",), what))
-        if self.protocol == "chunks" and (self.max_length < 4 or self.max_length % 2):
-            found.append((("max_length",), "must be an even number from 4 for 'protocol: chunks'"))
-        if self.score_on == "completion" and self.protocol != "documents":
-            found.append((("score_on",), "completion goes with 'protocol: documents'"))
+        found += found_in_windows(self.protocol, self.max_length, self.score_on)
         names = names_of(info)
         if names is not None:
             found += found_in_data(self.on, self.protocol, self.score_on, names.data[self.on])
         if found:
             refuse(found)
         return self
+
+
+def found_in_windows(protocol: str, max_length: int, score_on: str) -> list[Found]:
+    """Return what does not go together in how a corpus is cut into windows."""
+    found: list[Found] = []
+    if protocol == "chunks" and (max_length < 4 or max_length % 2):
+        found.append((("max_length",), "must be an even number from 4 for 'protocol: chunks'"))
+    if score_on == "completion" and protocol != "documents":
+        found.append((("score_on",), "completion goes with 'protocol: documents'"))
+    return found
 
 
 def found_in_data(on: str, protocol: str, score_on: str, data: Mapping[str, Any]) -> list[Found]:

@@ -186,7 +186,10 @@ def test_the_command_is_what_the_command_line_takes(made_up, name, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "suite"),
     [
-        (({"load": "fp16"}, {"attach": "a"}, {"attach": "b"}), {}),
+        (
+            ({"load": "fp16"}, {"attach": "a"}, {"attach": "b"}),
+            {"adapters": {"a": {"lora": {}}, "b": {"lora": {"use_dora": True}}}},
+        ),
         (
             ({"load": "fp16"}, {"quantize": "group4"}, {"attach": "a"}),
             {"adapters": {"a": {"lora": {"flavour": "qa-lora"}}}},
@@ -200,6 +203,13 @@ def test_what_no_folder_can_hold_has_no_command(made_up, path, suite):
     assert found.reasons[-1] == "it cannot be exported: end its path with `merge`"
     merged = changed(run, "fp16-merged-nf4", path=(*path, {"merge": True}))
     assert advice(merged).command is not None
+
+
+def test_plain_adapters_on_top_of_each_other_are_exported_as_one(made_up):
+    path = ({"load": "fp16"}, {"attach": "a"}, {"attach": "b"})
+    suite = {"adapters": {"a": {"lora": {"bias": "none", "use_dora": False}}, "b": {"from": "x"}}}
+    run = changed(made_up.costly_run(suite_json=suite), "fp16-merged-nf4", path=path)
+    assert advice(run).command is not None
 
 
 def test_our_own_types_have_their_bits():
