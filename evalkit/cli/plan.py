@@ -93,7 +93,8 @@ def _rows(planned: Plan, store: Store, cache: Path, context: BuildContext) -> It
         state = "trained already" if job.yields in digests else "to train"
         yield job.name, "", _memory(training_bytes(job.spec, context)), state
     if planned.reference is not None:
-        yield _reference_row(planned.reference, context)
+        needed = _is_reference_needed(planned, digests, store)
+        yield _reference_row(planned.reference, context, needed=needed)
     for scoring in planned.scoring:
         path = scoring.variant.path
         state = _state(planned, scoring.variant.name, digests, store)
@@ -104,15 +105,28 @@ def _rows(planned: Plan, store: Store, cache: Path, context: BuildContext) -> It
         yield repeat.name, repeat.label, _memory(variant_bytes(path, context)), state
 
 
-def _reference_row(reference: ReferenceJob, context: BuildContext) -> Row:
+def _is_reference_needed(planned: Plan, digests: Mapping[str, str], store: Store) -> bool:
+    """Whether any variant's divergence is not stored yet."""
+    from evalkit.records import DIVERGENCE
+
+    for job in planned.scoring:
+        if planned.diverges(job):
+            known = all(adapter in digests for adapter in job.adapters)
+            key = planned.reuse_keys(job, digests).get(DIVERGENCE) if known else None
+            if key is None or store.find_score(key) is None:
+                return True
+    return False
+
+
+def _reference_row(reference: ReferenceJob, context: BuildContext, *, needed: bool) -> Row:
     """The reference of divergence: what it writes is known before it runs."""
     from evalkit.paths import describe
     from evalkit.scoring.log_probs import reference_bytes
     from evalkit.weights.fitting import variant_bytes, vocabulary
 
     path, spec = reference.job.variant.path, reference.spec
-    state = "beside each variant"
-    if not spec.lockstep:
+    state = "beside each variant" if needed else "not needed: every divergence is stored"
+    if needed and not spec.lockstep:
         words = vocabulary(context)
         size = "?" if words is None else _memory(reference_bytes(spec.tokens, words))
         state = f"to write at most {size}, deleted after the run"

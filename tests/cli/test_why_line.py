@@ -225,6 +225,10 @@ def test_a_plan_tells_how_much_the_reference_writes(workplace, write, capsys):
     assert "reference fp32" in out
     # 400 rows of 320 logits in two bytes, and 16 bytes a row.
     assert "262.4 kB, deleted" in out
+    assert run() == 0
+    capsys.readouterr()
+    assert run_command_line(["plan", "suite.yaml"]) == 0
+    assert "not needed: every divergence is stored" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
