@@ -30,5 +30,7 @@ def _codes(score: Score) -> str:
     changed = score.extra.get("changed_share")
     if changed is None:
         return ""
+    if changed == 0:
+        return " (none of its codes changed)"
     share = f"{changed * 100:.2g} %" if changed >= _SHOWN else f"under {_SHOWN * 100:g} %"
     return f" ({share} of its codes changed)"
