@@ -73,6 +73,8 @@ def _metric(name: str, info: ValidationInfo) -> str:
     what = unknown(name, [*names.metrics, *examples, SURVIVAL, *COSTS], what="metric")
     if what is not None and name.rpartition("/")[2] in _READINGS:
         what += "; it comes from the same losses as perplexity: gate that"
+    if what is not None and name == DIVERGENCE:
+        what = "the suite measures no divergence: say from which variant, under metrics.divergence"
     if what is not None:
         raise wrong(what)
     return name

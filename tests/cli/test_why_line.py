@@ -245,3 +245,18 @@ def test_mistakes_in_divergence_are_told_with_their_line(workplace, write, line,
     write(["fp32", "nf4"], metrics=f"  {line}\n")
     assert run() == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        ("metric: divergence, variant: nf4, max: 1", "the suite measures no divergence"),
+        ("metric: disc, variant: nf4, max: 1", "unknown metric 'disc' (did you mean 'disk'?)"),
+        ("metric: disk, variant: nf4, against: fp32, max_increase: 1pp", "no percentage points"),
+        ("metric: decode_speed, variant: nf4, against: fp32, max_increase: 1", "use max_decrease"),
+    ],
+)
+def test_mistakes_in_gates_on_costs_and_divergence(workplace, write, gate, message, capsys):
+    write(["fp32", "nf4"], gates=[f"{{{gate}}}"])
+    assert run() == 2
+    assert message in " ".join(capsys.readouterr().err.split())
