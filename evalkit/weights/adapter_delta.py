@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import WeightsError
+from evalkit.weights.group4 import empty_layer
 from evalkit.weights.layer_weights import is_transposed
 from evalkit.weights.loading import quiet_libraries
+from evalkit.weights.qalora import on_group4
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +35,24 @@ class AdapterDelta:
             config = PeftConfig.from_pretrained(str(folder))
         config.init_lora_weights = False  # nothing to initialise from, and it would be overwritten
         config.modules_to_save = None
+        self._tensors = tensors_by_module(folder / "adapter_model.safetensors")
         self._wrapped = copy.deepcopy(skeleton)
+        if getattr(config, "use_qalora", False):
+            self._pool(config)
         with quiet_libraries():
             inject_adapter_in_model(config, self._wrapped, _NAME, low_cpu_mem_usage=True)
-        self._tensors = tensors_by_module(folder / "adapter_model.safetensors")
         self.modules = tuple(name for name, _ in skeleton.named_modules() if name in self._tensors)
         """Names of the modules that it targets, in the model's order."""
+
+    def _pool(self, config: Any) -> None:
+        """Puts the layers under QA-LoRA that it goes on: peft ignores it on all others."""
+        import torch
+
+        on_group4(config)
+        for name in self._tensors:
+            layer = self._wrapped.get_submodule(name)
+            size = config.qalora_group_size
+            self._wrapped.set_submodule(name, empty_layer(layer, size, torch.float32, name))
 
     def delta(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """What the adapter adds to a module's weight: get_delta_weight, for DoRA W′ − W.

@@ -19,13 +19,7 @@ from evalkit.errors import WeightsError
 from evalkit.records import SURVIVAL, OnProgress, Progress, Score
 from evalkit.records.integrity import ModuleSurvival, Survival
 from evalkit.weights import layer_weights, quantization
-from evalkit.weights.reference import (
-    BuiltReference,
-    Reference,
-    ReferenceLayer,
-    StreamedReference,
-    can_stream,
-)
+from evalkit.weights.reference import ReferenceLayer, StreamedReference
 from evalkit.weights.steps import BuildContext, BuiltVariant
 
 if TYPE_CHECKING:
@@ -45,8 +39,7 @@ def measure_survival(
 ) -> Survival | None:
     """Measures how much of the merged adapters is in a variant's weights.
 
-    The reference is worked out layer by layer from the files, and never whole in memory. Only a
-    path with a quantisation that is not bitsandbytes' is built once more, without its merge.
+    The reference is worked out layer by layer from the files, and never whole in memory.
 
     Args:
         path: the variant's, normalised.
@@ -66,7 +59,7 @@ def measure_survival(
         return None
     quantization.refuse_repacked(built.model, "measure survival")
     started = time.perf_counter()
-    reference = _reference(path, built, context, job=job, on_progress=on_progress)
+    reference = StreamedReference(path, context, built.folder)
     parts = []
     for number, name in enumerate(reference.modules):
         on_progress(Progress(job, SURVIVAL, number, len(reference.modules)))
@@ -124,20 +117,7 @@ def final_layer(model: Any, name: str) -> Any:
     return layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer
 
 
-def _reference(
-    path: paths.Path,
-    built: BuiltVariant,
-    context: BuildContext,
-    *,
-    job: str,
-    on_progress: OnProgress,
-) -> Reference:
-    if can_stream(path):
-        return StreamedReference(path, context, built.folder)
-    return BuiltReference(path, context, job=job, on_progress=on_progress)
-
-
-def _measure(name: str, layer: Any, reference: Reference) -> ModuleSurvival:
+def _measure(name: str, layer: Any, reference: StreamedReference) -> ModuleSurvival:
     """One module's sums; nothing of it is kept in memory."""
     expected = reference.layer(name, _device(layer))
     final = layer_weights.expanded(layer)

@@ -11,14 +11,11 @@ from evalkit.errors import WeightsError
 from evalkit.paths import Quantize
 from evalkit.weights import quantization
 from evalkit.weights.checkpoint import read_headers, read_json
-from evalkit.weights.group4 import is_group4
-from evalkit.weights.torchao import is_torchao
+from evalkit.weights.group4 import filled_layer, is_group4
+from evalkit.weights.torchao import is_torchao, torchao_layer
 
 if TYPE_CHECKING:
     import torch
-
-BITSANDBYTES = ("nf4", "fp4", "int8")
-"""What `quantize_weight` stores as bitsandbytes does while a model is loaded."""
 
 
 class FolderTensors:
@@ -112,17 +109,23 @@ def count_changed(codes_a: torch.Tensor, codes_b: torch.Tensor) -> tuple[int, in
 
 
 def quantize_weight(weight: torch.Tensor, step: Quantize) -> Any:
-    """Stores one weight as bitsandbytes does while transformers loads a model.
+    """Stores one weight as it is stored while transformers loads a model.
 
     Args:
         weight: [out, in], in the dtype and on the device that the model is loaded in.
-        step: of a type in `BITSANDBYTES`.
+        step: says how.
 
     Returns:
         What `expanded`, `codes` and `quantization.layer_weight` take for a layer.
     """
     import bitsandbytes as bnb
 
+    if step.group_size is not None:
+        plain = plain_layer(weight)
+        optimize = step.optimize
+        return filled_layer(plain, step.group_size, weight.dtype, optimize=optimize, name="weight")
+    if step.type == "torchao-int8":
+        return torchao_layer(plain_layer(weight))
     if step.type == "int8":
         parameter = bnb.nn.Int8Params(weight.cpu(), requires_grad=False, has_fp16_weights=False)
         return SimpleNamespace(weight=parameter.to(weight.device), state=SimpleNamespace(SCB=None))
@@ -132,8 +135,18 @@ def quantize_weight(weight: torch.Tensor, step: Quantize) -> Any:
     return SimpleNamespace(weight=parameter.to(weight.device))
 
 
+def plain_layer(weight: torch.Tensor) -> torch.nn.Linear:
+    """A linear layer of a weight [out, in], without bias."""
+    import torch
+
+    outputs, inputs = weight.shape
+    layer = torch.nn.Linear(inputs, outputs, bias=False, device="meta")
+    layer.weight = torch.nn.Parameter(weight, requires_grad=False)
+    return layer
+
+
 def quantized_names(skeleton: torch.nn.Module, step: Quantize) -> frozenset[str]:
-    """Names of the modules whose weights transformers hands to bitsandbytes.
+    """Names of the modules whose weights transformers stores in few bits.
 
     Args:
         skeleton: the model, not quantised; no numbers needed.
@@ -146,10 +159,12 @@ def quantized_names(skeleton: torch.nn.Module, step: Quantize) -> frozenset[str]
 
     kept = [*get_keys_to_not_convert(skeleton), *step.skip_modules]
     kept += list(getattr(skeleton, "_keep_in_fp32_modules", None) or ())
+    # torchao's int8 takes linear layers alone.
+    transposed = () if step.type == "torchao-int8" else (Conv1D,)
     return frozenset(
         name
         for name, module in skeleton.named_modules()
-        if (type(module) is torch.nn.Linear or isinstance(module, Conv1D))
+        if (type(module) is torch.nn.Linear or isinstance(module, transposed))
         and should_convert_module(name, kept)
     )
 

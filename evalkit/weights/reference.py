@@ -1,31 +1,26 @@
 """What each weight would be without the adapters, and what those wanted to add to it.
 
-Two ways: layer by layer out of files, repeating on one weight at a time what the path does to all
-of them; or, where the path has a step that cannot be repeated so, from models built as a whole.
+Layer by layer out of files, repeating on one weight at a time what the path does to all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from evalkit import paths
 from evalkit.errors import WeightsError
 from evalkit.weights import layer_weights, quantization
-from evalkit.weights.adapter_delta import AdapterDelta, added_weight
+from evalkit.weights.adapter_delta import AdapterDelta
 from evalkit.weights.adapters import meta_model
-from evalkit.weights.initial import with_residual
 from evalkit.weights.layer_weights import FolderTensors
 from evalkit.weights.loading import effective_dtype, torch_dtype
-from evalkit.weights.steps import BuildContext, build_variant
+from evalkit.weights.steps import BuildContext
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
-
-    from evalkit.records import OnProgress
 
 
 @dataclass(frozen=True)
@@ -40,38 +35,6 @@ class ReferenceLayer:
     """As `layer_weights.codes` gives them; None where the path ends without any."""
 
 
-class Reference(Protocol):
-    """The weights that a path's adapters change, one after the other."""
-
-    modules: tuple[str, ...]
-
-    def layer(self, name: str, device: torch.device) -> ReferenceLayer:
-        """Works one weight out, on a device."""
-        ...
-
-
-def without_adapters(path: paths.Path, full: Collection[str] = ()) -> paths.Path:
-    """The same path with `attach` and `merge` left out.
-
-    Attaching a model that was fine-tuned as a whole stays: it is other weights to start from.
-    """
-    return tuple(
-        step
-        for step in path
-        if not isinstance(step, paths.Attach | paths.Merge)
-        or (isinstance(step, paths.Attach) and step.adapter in full)
-    )
-
-
-def can_stream(path: paths.Path) -> bool:
-    """Whether every step of a path can be repeated on one weight at a time."""
-    types = {step.type for step in path if isinstance(step, paths.Quantize)}
-    return types <= set(layer_weights.BITSANDBYTES)
-
-
-# ----------------------------------------------------------------------------- out of files
-
-
 class StreamedReference:
     """Repeats a path on one weight at a time. Only that weight is in memory.
 
@@ -79,7 +42,7 @@ class StreamedReference:
     there, plus what adapters that were merged before wanted.
 
     Args:
-        path: normalised, one that `can_stream` allows.
+        path: normalised.
         context: what the variant was built with.
         folder: the base weights that the variant started from; a whole fine-tuned model on the
             path takes their place.
@@ -179,69 +142,3 @@ class _Walk:
         if self.stored is not None:
             return layer_weights.expanded(self.stored)
         return self.weight.float()
-
-
-# ----------------------------------------------------------------------------- from whole models
-
-
-class BuiltReference:
-    """Takes weights and changes from models: any quantisation and any adapter that peft knows.
-
-    One more model is in memory, or two where the path goes on after its merge.
-
-    Args:
-        path: with a single `merge`.
-        context: what the variant was built with.
-        job: the job's name, for progress.
-        on_progress: called before each step of a build.
-
-    Raises:
-        WeightsError: the path merges twice.
-    """
-
-    def __init__(
-        self, path: paths.Path, context: BuildContext, *, job: str, on_progress: OnProgress
-    ) -> None:
-        merges = [index for index, step in enumerate(path) if isinstance(step, paths.Merge)]
-        if len(merges) != 1:
-            raise WeightsError(
-                f"survival along '{paths.describe(path)}' cannot be measured: it merges twice, and "
-                "has a step that cannot be repeated on one weight alone"
-            )
-        before, after = path[: merges[0]], path[merges[0] + 1 :]
-        attached = build_variant(before, context, job=job, on_progress=on_progress)
-        self._peft: dict[str, Any] = dict(_lora_layers(attached.model))
-        self.modules = tuple(self._peft)
-        self._plain: Any = None
-        if any(not isinstance(step, paths.Attach) for step in after):
-            # Without its adapter, a path with PiSSA still starts from the residual.
-            same_base = with_residual(path, context, job=job, on_progress=on_progress)
-            plain = without_adapters(path, context.full)
-            built = build_variant(plain, same_base, job=job, on_progress=on_progress)
-            self._plain = built.model
-
-    def layer(self, name: str, device: torch.device) -> ReferenceLayer:
-        """Works one weight out."""
-        peft_layer = self._peft[name]
-        base = peft_layer.get_base_layer()
-        weight = layer_weights.expanded(base).to(device)
-        transposed = layer_weights.is_transposed(base)
-        wanted = weight.new_zeros(weight.shape)
-        for adapter in peft_layer.active_adapters:
-            if adapter in peft_layer.scaling:
-                stored = weight.T if transposed else weight
-                added = added_weight(peft_layer, adapter, stored).to(device)
-                wanted += added.T if transposed else added
-        plain = base if self._plain is None else self._plain.get_submodule(name)
-        if plain is not base:
-            weight = layer_weights.expanded(plain).to(device)
-        codes = layer_weights.codes(plain)
-        return ReferenceLayer(weight, wanted, None if codes is None else codes.to(device))
-
-
-def _lora_layers(model: Any) -> Iterator[tuple[str, Any]]:
-    from peft.tuners.lora import LoraLayer
-
-    for name, module in model.get_base_model().named_modules():
-        if isinstance(module, LoraLayer):
-            yield name, module

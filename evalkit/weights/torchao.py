@@ -29,6 +29,14 @@ def torchao_config(kept: tuple[str, ...]) -> Any:
     return TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=list(kept) or None)
 
 
+def torchao_layer(layer: torch.nn.Linear) -> torch.nn.Linear:
+    """Stores a layer's weight as torchao's int8, in place, and returns the layer."""
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    quantize_(layer, Int8WeightOnlyConfig())
+    return layer
+
+
 def is_torchao(module: Any) -> bool:
     """Whether a layer's weight is one of torchao's tensors."""
     return type(getattr(module, "weight", None)).__module__.startswith("torchao.")

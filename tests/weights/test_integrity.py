@@ -11,13 +11,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from evalkit import paths
 from evalkit.errors import WeightsError
 from evalkit.records.integrity import ModuleSurvival, Survival
-from evalkit.weights import integrity, layer_weights, quantization, reference
+from evalkit.weights import integrity, layer_weights, quantization
+from evalkit.weights.adapter_delta import added_weight
+from evalkit.weights.initial import with_residual
 from evalkit.weights.integrity import measure_survival, survival_score
+from evalkit.weights.reference import ReferenceLayer
+from evalkit.weights.steps import build_variant
 
 NF4 = {"quantize": "nf4"}
 ATTACH = {"attach": "small"}
@@ -33,6 +38,13 @@ PATHS = {
     "merged-int8-after": (ATTACH, "merge", {"quantize": "int8"}),
     "skipping": ({"quantize": {"type": "nf4", "skip_modules": ["v_proj"]}}, ATTACH, "merge"),
     "dequantized-to-fp32": (NF4, {"dequantize": "fp32"}, ATTACH, "merge", {"quantize": "fp4"}),
+}
+# Of these the float64 arithmetic below knows nothing: whole models are their oracle.
+FORMATS = {
+    "merged-group4": (ATTACH, "merge", {"quantize": {"type": "group4", "group_size": 16}}),
+    "merged-hqq": (ATTACH, "merge", {"quantize": {"type": "hqq", "group_size": 32}}),
+    "merged-torchao": ({"quantize": "torchao-int8"}, ATTACH, "merge"),
+    "merged-torchao-after": (ATTACH, "merge", {"quantize": "torchao-int8"}),
 }
 
 
@@ -181,7 +193,8 @@ def test_a_whole_fine_tuned_model_is_where_the_path_starts(
     tiny_model.save_pretrained(tmp_path / "whole")
     bench = bench.adding(whole=tmp_path / "whole")
     bench.context = replace(bench.context, full=frozenset({"whole"}))
-    monkeypatch.setattr(integrity, "can_stream", lambda path: stream)
+    if not stream:
+        monkeypatch.setattr(integrity, "StreamedReference", WholeModels)
     survival = survival_of(bench, {"attach": "whole"}, ATTACH, "merge")
     assert survival.total == pytest.approx(1, abs=1e-5)
     assert survival.pooled.relative_error < 1e-4
@@ -316,14 +329,61 @@ def test_an_embedding_too(bench, tmp_path):
 # ----------------------------------------------------------------------------- the two ways
 
 
-@pytest.mark.parametrize("name", ["merged-4bit", "requantized", "merged", "merged-nf4"])
+class WholeModels:
+    """The oracle of the streamed reference: weights and changes taken from models built as a whole.
+
+    For paths with a single merge. Any quantisation goes, and any adapter that peft knows.
+    """
+
+    def __init__(self, path, context, _folder):
+        def build(part, context):
+            return build_variant(part, context, job="whole", on_progress=lambda tick: None).model
+
+        (merge,) = (index for index, step in enumerate(path) if isinstance(step, paths.Merge))
+        attached = build(path[:merge], context)
+        self._peft = {
+            name: module
+            for name, module in attached.get_base_model().named_modules()
+            if isinstance(module, LoraLayer)
+        }
+        self.modules = tuple(self._peft)
+        self._plain = None
+        if path[merge + 1 :]:
+            # Without its adapter, a path with PiSSA still starts from the residual.
+            residual = with_residual(path, context, job="whole", on_progress=lambda tick: None)
+            left_out = (paths.Attach, paths.Merge)
+            plain = tuple(
+                step
+                for step in path
+                if not isinstance(step, left_out) or getattr(step, "adapter", "") in context.full
+            )
+            self._plain = build(plain, residual)
+
+    def layer(self, name, device):
+        peft_layer = self._peft[name]
+        base = peft_layer.get_base_layer()
+        weight = layer_weights.expanded(base)
+        wanted = torch.zeros_like(weight)
+        for adapter in peft_layer.active_adapters:
+            if adapter in peft_layer.scaling:
+                transposed = layer_weights.is_transposed(base)
+                added = added_weight(peft_layer, adapter, weight.T if transposed else weight)
+                wanted += added.T if transposed else added
+        plain = base if self._plain is None else self._plain.get_submodule(name)
+        return ReferenceLayer(layer_weights.expanded(plain), wanted, layer_weights.codes(plain))
+
+
+@pytest.mark.parametrize("name", ["merged-4bit", "requantized", "merged", "merged-nf4", *FORMATS])
 @pytest.mark.parametrize("dora", [False, True])
 def test_whole_models_and_single_layers_agree(bench, tmp_path, monkeypatch, name, dora):
+    if "torchao" in name:
+        pytest.importorskip("torchao")
+    steps = PATHS.get(name) or FORMATS[name]
     bench = bench.adding(small=bench.make_adapter(tmp_path / "adapter", use_dora=dora))
-    built = bench.build(*PATHS[name])
-    streamed = survival_of(bench, *PATHS[name], built=built)
-    monkeypatch.setattr(integrity, "can_stream", lambda path: False)
-    whole = survival_of(bench, *PATHS[name], built=built)
+    built = bench.build(*steps)
+    streamed = survival_of(bench, *steps, built=built)
+    monkeypatch.setattr(integrity, "StreamedReference", WholeModels)
+    whole = survival_of(bench, *steps, built=built)
     assert [part.module for part in whole.modules] == [part.module for part in streamed.modules]
     for ours, theirs in zip(whole.modules, streamed.modules, strict=True):
         assert ours.inner == pytest.approx(theirs.inner, rel=1e-4, abs=1e-6)
@@ -332,16 +392,8 @@ def test_whole_models_and_single_layers_agree(bench, tmp_path, monkeypatch, name
         assert (ours.codes, ours.codes_changed) == (theirs.codes, theirs.codes_changed)
 
 
-def test_whole_models_cannot_follow_two_merges(bench, tmp_path, monkeypatch):
-    bench = bench.adding(other=bench.make_adapter(tmp_path / "other"))
-    steps = (ATTACH, "merge", {"attach": "other"}, "merge")
-    built = bench.build(*steps)
-    monkeypatch.setattr(integrity, "can_stream", lambda path: False)
-    with pytest.raises(WeightsError, match="it merges twice"):
-        survival_of(bench, *steps, built=built)
-
-
-def test_one_layer_at_a_time(bench, monkeypatch):
+@pytest.mark.parametrize("name", ["merged", "merged-4bit", "requantized", "merged-group4"])
+def test_one_layer_at_a_time(bench, monkeypatch, name):
     read, alive = layer_weights.FolderTensors.read, []
 
     def watched(self, name):
@@ -350,10 +402,11 @@ def test_one_layer_at_a_time(bench, monkeypatch):
         alive.append(weakref.ref(tensor))
         return tensor
 
-    built = bench.build(ATTACH, "merge")
+    steps = PATHS.get(name) or FORMATS[name]
+    built = bench.build(*steps)
     monkeypatch.setattr(layer_weights.FolderTensors, "read", watched)
-    monkeypatch.setattr(reference, "build_variant", None)
-    survival_of(bench, ATTACH, "merge", built=built)
+    monkeypatch.setattr("evalkit.weights.steps.build_variant", None)
+    survival_of(bench, *steps, built=built)
     assert len(alive) == 14
 
 
@@ -472,7 +525,7 @@ def test_pissa_is_measured_on_its_residual(bench, tmp_path, after):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="needs torchao")
-def test_torchao_is_measured_on_whole_models(bench):
+def test_torchao_keeps_on_average_what_was_merged_before(bench):
     int8 = {"quantize": "torchao-int8"}
     survival = survival_of(bench, ATTACH, "merge", int8)
     assert survival.total == pytest.approx(1, abs=0.05)
