@@ -140,10 +140,10 @@ def _attached(run: RunRecord, variant: VariantRecord, metric: str) -> Iterator[t
     What the variant's gates compare it with comes first, then what has the variant's own base.
     """
     against = [v.gate.against for v in run.verdicts if v.gate.variant == variant.name]
-    twin = facts.twin_without_adapter(run, variant)
+    twin = _bare(run, variant)
 
     def rank(other: VariantRecord) -> tuple[bool, bool]:
-        own = facts.twin_without_adapter(run, other)
+        own = _bare(run, other)
         return other.name not in against, own is None or own is not twin
 
     others = [
@@ -158,8 +158,20 @@ def _attached(run: RunRecord, variant: VariantRecord, metric: str) -> Iterator[t
 
 
 def _bare_score(run: RunRecord, variant: VariantRecord, metric: str) -> Score | None:
-    twin = facts.twin_without_adapter(run, variant)
+    twin = _bare(run, variant)
     return None if twin is None else twin.scores.get(metric)
+
+
+def _bare(run: RunRecord, variant: VariantRecord) -> VariantRecord | None:
+    """What the adapter was put on: the path without it, or the same values in other storage.
+
+    `quantize X, dequantize` holds the values of `quantize X`, in more bits.
+    """
+    path = [step for step in variant.path if not {"attach", "merge"} & set(step)]
+    if facts.verbs(path)[-2:] == ["quantize", "dequantize"]:
+        same_values = next((v for v in run.variants if list(v.path) == path[:-1]), None)
+        return facts.twin_without_adapter(run, variant) or same_values
+    return facts.twin_without_adapter(run, variant)
 
 
 def _adapters(variant: VariantRecord) -> list[str]:

@@ -115,6 +115,8 @@ def test_every_variant_is_what_its_files_say_and_the_cost_is_known(quickstart):
         "merged-4bit",
         "requantized",
     ]
+    (kept,) = [c for c in told["dequant-merged"]["checks"] if c["check"] == "merge"]
+    assert kept["ok"], kept["message"]
     disk = {name: variant["cost"]["disk"] for name, variant in told.items()}
     assert disk["fp16-merged-nf4"] == pytest.approx(disk["merged-4bit"], rel=1e-3)
     assert disk["fp16-merged-nf4"] < 0.5 * disk["fp16"]

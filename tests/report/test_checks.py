@@ -49,7 +49,30 @@ def test_a_merge_that_undid_the_adapter_is_found_from_the_scores(made_up):
     assert not merge_of(run, "requantized").ok
     assert merge_of(run, "fp16-merged-nf4").ok
     assert merge_of(run, "nf4+adapter") is None
-    assert merge_of(run, "dequant-merged") is None, "nothing was scored without its adapter"
+
+
+def test_a_merge_into_dequantised_weights_is_measured_against_the_quantised_ones(made_up):
+    run = made_up.run()
+    kept = merge_of(run, "dequant-merged")
+    assert kept.ok
+    # ln(11.16/18.86) / ln(11.14/18.86) = 0.997: the values that were dequantised are nf4's
+    assert "dequant-merged keeps 100 % of what the adapter changed" in kept.message
+    lost = tuple(
+        replace(v, scores={"perplexity": made_up.score(18.8)}) if v.name == "dequant-merged" else v
+        for v in run.variants
+    )
+    found = merge_of(made_up.run(variants=lost), "dequant-merged")
+    assert not found.ok
+    # ln(18.8/18.86) / ln(11.14/18.86) = 0.006
+    assert "dequant-merged keeps 1 %" in found.message
+
+
+def test_dequantised_weights_that_were_scored_come_first(made_up):
+    path = ({"load": "fp16"}, {"quantize": "nf4"}, {"dequantize": "fp16"})
+    scored = made_up.variant("dequantised", 22.28, path=path)
+    run = made_up.run(variants=(*made_up.run().variants, scored))
+    # ln(11.16/22.28) / ln(11.14/18.86) = 1.31
+    assert "keeps 131 %" in merge_of(run, "dequant-merged").message
 
 
 def test_without_a_score_of_the_adapter_alone_nothing_is_said(made_up):
