@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalkit.report.run_schema import run_schema_text
+from evalkit.report.json.schema import run_schema_text
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import typer
 from evalkit.cli import options
 
 if TYPE_CHECKING:
-    from evalkit.report.comparison import Side
+    from evalkit.report.comparing.comparison import Side
     from evalkit.store import Store
 
 _BASELINE = "baseline"
@@ -46,8 +46,8 @@ def compare(
     """
     from rich.console import Console
 
-    from evalkit.report.comparison import compare_sides
-    from evalkit.report.comparison_text import render_comparison
+    from evalkit.report.comparing.comparison import compare_sides
+    from evalkit.report.comparing.text import render_comparison
 
     sides = _sides(options.open_store(database), old, new, name)
     found = compare_sides(*sides, most_moved=top)
@@ -56,7 +56,7 @@ def compare(
         return
     import json
 
-    from evalkit.report.comparison_json import comparison_json
+    from evalkit.report.comparing.json import comparison_json
 
     text = json.dumps(comparison_json(found), indent=2, ensure_ascii=False, allow_nan=False)
     if json_file == "-":
@@ -95,7 +95,7 @@ def _parts(text: str) -> tuple[str, str | None]:
 
 def _side(store: Store, head: str, variant: str | None) -> Side:
     from evalkit.baseline_file import read_baseline
-    from evalkit.report.comparison import side_of_baseline, side_of_run
+    from evalkit.report.comparing.comparison import side_of_baseline, side_of_run
 
     if head.lower().endswith(".json"):
         return side_of_baseline(read_baseline(Path(head)), variant, place=head)
@@ -104,7 +104,7 @@ def _side(store: Store, head: str, variant: str | None) -> Side:
 
 def _promoted(store: Store, suite: str, name: str, variant: str | None) -> Side:
     from evalkit.errors import UsageError
-    from evalkit.report.comparison import side_of_baseline
+    from evalkit.report.comparing.comparison import side_of_baseline
 
     baseline = store.find_baseline(suite, name)
     if baseline is None:

@@ -98,7 +98,7 @@ def show_run(record: RunRecord, outputs: Outputs, *, to_github: bool) -> None:
         to_github: inside GitHub Actions also annotates the suite and adds to the step's summary.
     """
     from evalkit.report.html import write_report
-    from evalkit.report.terminal import render_run
+    from evalkit.report.terminal.summary import render_run
 
     console = outputs.console()
     render_run(record, console)
@@ -125,7 +125,7 @@ def error_lines(error: EvalkitError) -> Iterator[str]:
 def _json(record: RunRecord) -> str:
     import json
 
-    from evalkit.report.run_json import run_json
+    from evalkit.report.json.run import run_json
 
     return json.dumps(run_json(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -137,7 +137,7 @@ def _junit(record: RunRecord) -> str:
 
 
 def _markdown(record: RunRecord) -> str:
-    from evalkit.report.markdown import markdown
+    from evalkit.report.markdown.summary import markdown
 
     return markdown(record)
 

@@ -29,7 +29,7 @@ def report(
 ) -> None:
     """Print a stored run and write its HTML report again. Needs no GPU and no weights."""
     if schema:
-        from evalkit.report.run_schema import run_schema_text
+        from evalkit.report.json.schema import run_schema_text
 
         print(run_schema_text(), end="")
         return

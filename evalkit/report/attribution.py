@@ -17,7 +17,7 @@ from evalkit.report import facts
 from evalkit.report.words import change_words
 
 if TYPE_CHECKING:
-    from evalkit.report.comparison_metrics import MetricChange
+    from evalkit.report.comparing.metrics import MetricChange
 
 Interval = tuple[float, float | None, float | None]
 """A value and the ends of its 95 % interval, None where there is none."""
@@ -85,7 +85,7 @@ def effect_between(
     run: RunRecord, start: VariantRecord, end: VariantRecord, metric: str
 ) -> EdgeEffect | None:
     """What lies between two variants, whatever steps that takes; None where they do not compare."""
-    from evalkit.report.comparison_metrics import metric_change
+    from evalkit.report.comparing.metrics import metric_change
 
     before, after = start.scores.get(metric), end.scores.get(metric)
     if metric == DIVERGENCE:

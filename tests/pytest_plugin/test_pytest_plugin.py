@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-import evalkit.report.html
+import evalkit.report.html.page
 import evalkit.report.sentence
 import evalkit.runner
 from evalkit.errors import MachineError

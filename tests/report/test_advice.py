@@ -15,9 +15,9 @@ from evalkit.records import SURVIVAL
 from evalkit.report.advice import advice
 from evalkit.report.facts import storage_bits
 from evalkit.report.html import render_html
-from evalkit.report.markdown import markdown
+from evalkit.report.json.run import run_json
+from evalkit.report.markdown.summary import markdown
 from evalkit.report.recommendation import recommended
-from evalkit.report.run_json import run_json
 from evalkit.report.sentence import verdict_sentence
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from evalkit.report.attribution import edge_effects
-from evalkit.report.run_json import run_json
+from evalkit.report.json.run import run_json
 
 
 def test_each_edge_says_what_its_steps_did(made_up):

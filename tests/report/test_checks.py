@@ -10,8 +10,8 @@ from evalkit.records.integrity import ModuleSurvival
 from evalkit.report.checks import check_table, findings_of, merge_notes
 from evalkit.report.facts import variant_named
 from evalkit.report.html import render_html
+from evalkit.report.json.run import run_json
 from evalkit.report.notes import notes_of
-from evalkit.report.run_json import run_json
 
 STORED = [
     {"check": "finite", "ok": True, "message": "every number is finite"},

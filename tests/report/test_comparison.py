@@ -12,10 +12,10 @@ from scipy import stats
 
 from evalkit.errors import UsageError
 from evalkit.records import Budget, Gate, SampleOutcome, Score, TokenLosses
-from evalkit.report.comparison import Side, compare_sides, side_of_run
-from evalkit.report.comparison_changes import changes, settings_diff
-from evalkit.report.comparison_json import comparison_json
-from evalkit.report.comparison_text import comparison_sentence, render_comparison
+from evalkit.report.comparing.changes import changes, settings_diff
+from evalkit.report.comparing.comparison import Side, compare_sides, side_of_run
+from evalkit.report.comparing.json import comparison_json
+from evalkit.report.comparing.text import comparison_sentence, render_comparison
 
 IDS = ("d1", "d2", "d3", "d4")
 OLD_SUMS = (10.0, 20.0, 30.0, 40.0)

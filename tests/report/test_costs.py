@@ -13,9 +13,9 @@ from evalkit.records import Gate
 from evalkit.report.costs import cost_table
 from evalkit.report.gate_text import figures
 from evalkit.report.html import render_html
-from evalkit.report.markdown import LONGEST, markdown
+from evalkit.report.markdown.summary import LONGEST, markdown
 from evalkit.report.sentence import verdict_sentence
-from evalkit.report.terminal import render_run
+from evalkit.report.terminal.summary import render_run
 from evalkit.report.trade_off import trade_off
 from evalkit.report.words import rule_words
 

@@ -12,9 +12,9 @@ from evalkit.records import JobRecord
 from evalkit.report.divergence_view import DELTA_P_PERCENTILES, KL_PERCENTILES, divergence_view
 from evalkit.report.flips_view import flip_rows
 from evalkit.report.html import render_html
-from evalkit.report.markdown import markdown
+from evalkit.report.markdown.summary import markdown
 from evalkit.report.notes import notes_of
-from evalkit.report.terminal import render_run
+from evalkit.report.terminal.summary import render_run
 from evalkit.report.view import metric_table
 from evalkit.scoring import divergence_summary
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalkit.report.charts import NARROW, WIDE
-from evalkit.report.front_chart import front_chart
-from evalkit.report.labels import place_labels
+from evalkit.report.html.charts import NARROW, WIDE
+from evalkit.report.html.front_chart import front_chart
+from evalkit.report.html.labels import place_labels
 from evalkit.report.trade_off import TradeOff, trade_off
 
 CHARACTER, LINE = 7.3, 17.0

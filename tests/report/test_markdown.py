@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from markdown_it import MarkdownIt
 
-from evalkit.report.markdown import LONGEST, headline, markdown
-from evalkit.report.markdown_text import code, prose
+from evalkit.report.markdown.summary import LONGEST, headline, markdown
+from evalkit.report.markdown.text import code, prose
 
 GITHUB = MarkdownIt("gfm-like", {"linkify": False, "html": True})
 

@@ -14,8 +14,8 @@ from scipy import stats
 from evalkit.records import RunRecord, SampleOutcome, Score, VariantRecord
 from evalkit.report.attribution import edge_effect, effect_between
 from evalkit.report.html import render_html
+from evalkit.report.json.run import run_json
 from evalkit.report.path_effects import edge_kind, lineage, path_sentences, path_words
-from evalkit.report.run_json import run_json
 from evalkit.report.step_table import step_table
 
 STEPS = (

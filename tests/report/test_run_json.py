@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from evalkit.report.run_json import run_json
+from evalkit.report.json.run import run_json
 
 
 def test_the_promised_fields(made_up):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from evalkit.records import Repeat, SampleOutcome, Score
-from evalkit.report.run_json import run_json
-from evalkit.report.run_schema import run_schema, run_schema_text
+from evalkit.report.json.run import run_json
+from evalkit.report.json.schema import run_schema, run_schema_text
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "run.schema.json"
 

@@ -8,7 +8,7 @@ import pytest
 
 from evalkit.records import Sample
 from evalkit.report.html import render_html
-from evalkit.report.run_json import run_json
+from evalkit.report.json.run import run_json
 from evalkit.report.samples_view import first_difference, prompt_cards, token_span
 
 END = "<|end|>"

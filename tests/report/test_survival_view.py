@@ -8,8 +8,8 @@ import pytest
 
 from evalkit.records.integrity import ModuleSurvival
 from evalkit.report.html import render_html
-from evalkit.report.markdown import markdown
-from evalkit.report.run_json import run_json
+from evalkit.report.json.run import run_json
+from evalkit.report.markdown.summary import markdown
 from evalkit.report.survival_view import MOST_LAYERS, kinds_table, survival_cards
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from evalkit.records import Gate, RunRecord, Score, VariantRecord
 from evalkit.report.facts import interval, shown_metrics, unit_noun
 from evalkit.report.task_notes import task_notes
-from evalkit.report.terminal import render_run
+from evalkit.report.terminal.summary import render_run
 from evalkit.report.view import group_rows, metric_table
 from evalkit.report.words import metric_words, score_figure, score_stderr
 

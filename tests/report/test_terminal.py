@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from evalkit.report.terminal import render_run
+from evalkit.report.terminal.summary import render_run
 
 
 def printed(run, width: int, **options) -> str:
@@ -79,9 +79,9 @@ def test_the_message_of_what_is_ok_is_left_out(made_up):
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("evalkit.report.terminal", ("torch", "altair", "vl_convert", "jinja2", "scipy")),
-        ("evalkit.report.run_json", ("torch", "altair", "vl_convert", "jinja2", "rich")),
-        ("evalkit.report.html", ("torch", "transformers", "altair")),
+        ("evalkit.report.terminal.summary", ("torch", "altair", "vl_convert", "jinja2", "scipy")),
+        ("evalkit.report.json.run", ("torch", "altair", "vl_convert", "jinja2", "rich")),
+        ("evalkit.report.html.page", ("torch", "transformers", "altair")),
     ],
 )
 def test_importing_stays_light(module, unwanted):

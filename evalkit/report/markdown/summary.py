@@ -8,9 +8,9 @@ from evalkit.records import DIVERGENCE, RunRecord, Verdict
 from evalkit.report import facts as records
 from evalkit.report.details import flat
 from evalkit.report.gate_text import failed_jobs, figures, flips_words, outcome
-from evalkit.report.markdown_costs import advice_part, costs_part
-from evalkit.report.markdown_details import divergence_part, survival_part
-from evalkit.report.markdown_text import block, code, details, prose, table, within
+from evalkit.report.markdown.costs import advice_part, costs_part
+from evalkit.report.markdown.details import divergence_part, survival_part
+from evalkit.report.markdown.text import block, code, details, prose, table, within
 from evalkit.report.notes import notes_of
 from evalkit.report.sentence import verdict_sentence
 from evalkit.report.view import MetricRow, metric_table

@@ -13,10 +13,10 @@ from evalkit.report.baseline_notes import promotion_hint, relaxed_notes
 from evalkit.report.costs import cost_table
 from evalkit.report.notes import notes_of
 from evalkit.report.sentence import verdict_sentence
-from evalkit.report.terminal_costs import advice_lines, costs_table
-from evalkit.report.terminal_divergence import divergence_table
-from evalkit.report.terminal_steps import steps_table
-from evalkit.report.terminal_tasks import tasks_table
+from evalkit.report.terminal.costs import advice_lines, costs_table
+from evalkit.report.terminal.divergence import divergence_table
+from evalkit.report.terminal.steps import steps_table
+from evalkit.report.terminal.tasks import tasks_table
 from evalkit.report.view import (
     GateRow,
     MetricRow,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evalkit.records import RunRecord
 from evalkit.report.divergence_view import divergence_view
-from evalkit.report.markdown_text import code, details, prose, table, within
+from evalkit.report.markdown.text import code, details, prose, table, within
 from evalkit.report.survival_view import kinds_table
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"

@@ -6,9 +6,9 @@ from typing import Any
 
 from evalkit.records import RunRecord
 from evalkit.report.advice import advice
-from evalkit.report.charts import NARROW, WIDE
 from evalkit.report.costs import ON_THE_FRONT, READ_ONCE, cost_table
-from evalkit.report.front_chart import front_chart
+from evalkit.report.html.charts import NARROW, WIDE
+from evalkit.report.html.front_chart import front_chart
 from evalkit.report.trade_off import trade_off
 
 

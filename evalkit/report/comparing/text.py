@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from evalkit.records import COSTS
-from evalkit.report.comparison import RunComparison
-from evalkit.report.comparison_changes import changes, settings_diff
-from evalkit.report.comparison_metrics import Direction, MetricChange
+from evalkit.report.comparing.changes import changes, settings_diff
+from evalkit.report.comparing.comparison import RunComparison
+from evalkit.report.comparing.metrics import Direction, MetricChange
 from evalkit.report.words import (
     MINUS,
     bytes_words,

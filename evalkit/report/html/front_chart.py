@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from markupsafe import Markup
 
-from evalkit.report.charts import NARROW, WIDE, Layout, chart_config, embeddable
-from evalkit.report.labels import Label, place_labels
+from evalkit.report.html.charts import NARROW, WIDE, Layout, chart_config, embeddable
+from evalkit.report.html.labels import Label, place_labels
 from evalkit.report.trade_off import TradeOff
 from evalkit.report.words import clean
 

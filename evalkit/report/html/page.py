@@ -17,12 +17,12 @@ from evalkit.errors import EvalkitError
 from evalkit.records import DIVERGENCE, JsonObject, RunRecord, Score
 from evalkit.report import facts as records
 from evalkit.report.baseline_notes import relaxed_notes
-from evalkit.report.charts import NARROW, WIDE, Dot, Shape, dot_plot
 from evalkit.report.checks import check_table
-from evalkit.report.cost_page import cost_context
 from evalkit.report.details import flat, graph, job_card, job_table
 from evalkit.report.divergence_view import divergence_view
 from evalkit.report.flips_view import flip_rows
+from evalkit.report.html.charts import NARROW, WIDE, Dot, Shape, dot_plot
+from evalkit.report.html.cost_page import cost_context
 from evalkit.report.notes import notes_of
 from evalkit.report.path_effects import path_sentences
 from evalkit.report.samples_view import prompt_cards
@@ -98,7 +98,7 @@ def shown(value: object) -> object:
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("evalkit.report", "templates"),
+        loader=jinja2.PackageLoader("evalkit.report.html", "templates"),
         autoescape=True,
         finalize=shown,
         undefined=jinja2.StrictUndefined,

@@ -22,9 +22,9 @@ from evalkit.records import (
 )
 from evalkit.report.advice import advice
 from evalkit.report.attribution import EdgeEffect, edge_effect
-from evalkit.report.details_json import checks_json, samples_json, survival_json
 from evalkit.report.facts import job_status
-from evalkit.report.run_schema import (
+from evalkit.report.json.details import checks_json, samples_json, survival_json
+from evalkit.report.json.schema import (
     SCHEMA,
     AdapterJson,
     MetricJson,
@@ -34,7 +34,7 @@ from evalkit.report.run_schema import (
     VariantJson,
     VerdictJson,
 )
-from evalkit.report.run_schema_steps import EdgeJson, IntervalJson, RecommendationJson
+from evalkit.report.json.schema_steps import EdgeJson, IntervalJson, RecommendationJson
 from evalkit.report.sentence import verdict_sentence
 from evalkit.report.trade_off import trade_off
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from evalkit.records import JsonObject
-from evalkit.report.comparison import RunComparison, Side
-from evalkit.report.comparison_changes import changes, settings_diff
-from evalkit.report.comparison_metrics import MetricChange, Moved
-from evalkit.report.comparison_text import comparison_sentence
+from evalkit.report.comparing.changes import changes, settings_diff
+from evalkit.report.comparing.comparison import RunComparison, Side
+from evalkit.report.comparing.metrics import MetricChange, Moved
+from evalkit.report.comparing.text import comparison_sentence
 
 SCHEMA = 1
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from evalkit.baselines import environment_changes, relaxed_budgets
-from evalkit.report.comparison import Side
+from evalkit.report.comparing.comparison import Side
 from evalkit.report.facts import path_words
 
 __all__ = ["changes", "settings_diff"]

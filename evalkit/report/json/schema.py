@@ -12,9 +12,9 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from evalkit.records import BudgetUnit, JobStatus, JsonObject, RepeatKind, VerdictName
-from evalkit.report.run_schema_steps import EdgeJson, RecommendationJson
-from evalkit.report.schema_parts import CheckJson, SampleJson, SurvivalJson
-from evalkit.report.schema_parts import Part as _Part
+from evalkit.report.json.schema_parts import CheckJson, SampleJson, SurvivalJson
+from evalkit.report.json.schema_parts import Part as _Part
+from evalkit.report.json.schema_steps import EdgeJson, RecommendationJson
 
 SCHEMA = 1
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from evalkit.errors import UsageError
 from evalkit.records import COSTS, Baseline, Gate, JsonObject, RunRecord, Score
-from evalkit.report.comparison_metrics import MetricChange, metric_change
+from evalkit.report.comparing.metrics import MetricChange, metric_change
 
 __all__ = [
     "RunComparison",

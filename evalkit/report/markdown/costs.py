@@ -5,7 +5,7 @@ from __future__ import annotations
 from evalkit.records import RunRecord
 from evalkit.report.advice import advice
 from evalkit.report.costs import ON_THE_FRONT, READ_ONCE, cost_table
-from evalkit.report.markdown_text import block, code, details, prose, table, within
+from evalkit.report.markdown.text import block, code, details, prose, table, within
 
 LONGEST = 3_500
 """Characters of the table of costs at most."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evalkit.records import BudgetUnit
-from evalkit.report.schema_parts import Part
+from evalkit.report.json.schema_parts import Part
 
 
 class IntervalJson(Part):
