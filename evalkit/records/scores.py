@@ -17,15 +17,35 @@ MetricKind = Literal["perplexity", "mean"]
 RepeatKind = Literal["aa", "seed"]
 
 
+def _none_recorded() -> NDArray[np.float32]:
+    return np.empty(0, dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class TokenLosses:
-    """The loss of every scored token of one document: for the report's token view."""
+    """The losses of the first scored tokens of one unit: for the report's token view."""
 
     unit: int
     """Index into the score's unit ids."""
     tokens: tuple[str, ...]
+    """All of the unit's, or its first where it is long."""
     losses: NDArray[np.float32]
     """Nats, same length as `tokens`."""
+    top_tokens: tuple[str, ...] = ()
+    """The text of the token that the model found likeliest at each position, as the tokenizer
+    decodes it by itself; same length as `tokens`, or empty where it was not recorded."""
+    top_probabilities: NDArray[np.float32] = field(default_factory=_none_recorded)
+    """Its probability; same length as `top_tokens`."""
+
+    def __post_init__(self) -> None:
+        if len(self.losses) != len(self.tokens):
+            raise ValueError(f"{len(self.losses)} losses of {len(self.tokens)} tokens")
+        tops = {len(self.top_tokens), len(self.top_probabilities)}
+        if tops not in ({0}, {len(self.tokens)}):
+            raise ValueError(
+                f"{len(self.top_tokens)} likeliest tokens and {len(self.top_probabilities)} "
+                f"probabilities of {len(self.tokens)} tokens"
+            )
 
 
 @dataclass(frozen=True)

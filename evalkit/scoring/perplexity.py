@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evalkit.errors import ScoringError
-from evalkit.records import Corpus, OnProgress, Progress, Score, TokenLosses
-from evalkit.scoring.forward import score_windows
+from evalkit.records import Corpus, OnProgress, Progress, Score
+from evalkit.scoring.forward import WindowScores, score_windows
+from evalkit.scoring.kept_losses import kept_losses, with_tops
 from evalkit.scoring.layout import Layout, plan_layout, stride
 from evalkit.scoring.pairs import plan_pairs, reads_pairs
 from evalkit.scoring.tokens import tokenizer_digest
@@ -19,7 +20,6 @@ from evalkit.scoring.windows import Window
 from evalkit.statistics import ratio_standard_error
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from evalkit.suite import PerplexitySpec
@@ -59,10 +59,10 @@ def score_perplexity(
         ScoringError: a loss that is not finite, or a window that fits neither memory nor model.
     """
     plan = plan_pairs if reads_pairs(model) else plan_layout
-    layout = plan(tokenizer, corpus, spec, max_tokens_per_document)
+    layout = with_tops(plan(tokenizer, corpus, spec, max_tokens_per_document), spec.token_losses)
     check_fit(model, layout, spec.max_length)
     started = time.perf_counter()
-    losses = _all_losses(
+    scores = _all_scores(
         model,
         layout,
         batch_tokens=spec.batch_tokens,
@@ -72,9 +72,9 @@ def score_perplexity(
     seconds = time.perf_counter() - started
     sums = np.zeros(len(layout.unit_ids))
     counts = np.zeros(len(layout.unit_ids))
-    for window, loss in zip(layout.windows, losses, strict=True):
-        sums[window.unit] += loss.sum(dtype=np.float64)
-        counts[window.unit] += len(loss)
+    for window, scored in zip(layout.windows, scores, strict=True):
+        sums[window.unit] += scored.losses.sum(dtype=np.float64)
+        counts[window.unit] += len(scored.losses)
     value = _exp(sums.sum() / counts.sum())
     if value is None:
         raise ScoringError(f"{metric}: the mean loss is {sums.sum() / counts.sum():.1f} nats")
@@ -92,7 +92,7 @@ def score_perplexity(
         counts=counts,
         extra=_readings(layout, corpus, spec, float(sums.sum()), seconds),
         comparison=comparison(tokenizer, corpus, spec, max_tokens_per_document),
-        token_losses=_kept_losses(layout, losses, spec.token_losses),
+        token_losses=kept_losses(tokenizer, layout, scores, spec.token_losses),
     )
 
 
@@ -140,22 +140,23 @@ def check_fit(model: PreTrainedModel, layout: Layout, max_length: int) -> None:
 # ----------------------------------------------------------------------------- results
 
 
-def _all_losses(
+def _all_scores(
     model: PreTrainedModel,
     layout: Layout,
     *,
     batch_tokens: int,
     longest_last: bool,
     on_tokens: Callable[[int], None],
-) -> list[NDArray[np.float32]]:
-    """The losses of every window, in the layout's order."""
-    losses: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(layout.windows)
+) -> list[WindowScores]:
+    """The scores of every window, in the layout's order."""
+    scores: dict[int, WindowScores] = {}
     done = 0
     on_tokens(0)
     batches = score_windows(
         model, layout.windows, batch_tokens=batch_tokens, longest_last=longest_last
     )
-    for index, loss in batches:
+    for index, scored in batches:
+        loss = scored.losses
         if not np.isfinite(loss).all():
             window = layout.windows[index]
             at = int(np.flatnonzero(~np.isfinite(loss))[0])
@@ -163,10 +164,10 @@ def _all_losses(
                 f"{layout.unit_ids[window.unit]}: the loss of token {window.first + at} is "
                 f"{loss[at]}, not a finite number"
             )
-        losses[index] = loss
+        scores[index] = scored
         done += len(loss)
         on_tokens(done)
-    return losses
+    return [scores[index] for index in range(len(layout.windows))]
 
 
 def _spans(windows: Sequence[Window]) -> Iterator[tuple[int, int, int]]:
@@ -208,21 +209,3 @@ def _exp(nats: float) -> float | None:
         return math.exp(nats)
     except OverflowError:
         return None
-
-
-def _kept_losses(
-    layout: Layout, losses: Sequence[NDArray[np.float32]], units: int
-) -> tuple[TokenLosses, ...]:
-    """Tokens and losses of the first units."""
-    kept = []
-    for unit in range(min(units, len(layout.unit_ids))):
-        mine = [index for index, window in enumerate(layout.windows) if window.unit == unit]
-        pieces = tuple(
-            piece
-            for index in mine
-            for piece in layout.texts[layout.windows[index].text].pieces(
-                layout.windows[index].first, layout.windows[index].stop
-            )
-        )
-        kept.append(TokenLosses(unit, pieces, np.concatenate([losses[index] for index in mine])))
-    return tuple(kept)

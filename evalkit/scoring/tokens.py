@@ -190,6 +190,18 @@ def added_bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return int(bos) if bos is not None and list(first) == [bos] else None
 
 
+def token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+    """What one token reads as by itself, such as ' the'.
+
+    A part of a character reads as U+FFFD, and a number that is no token's (a model's vocabulary may
+    be padded) as nothing.
+    """
+    text = str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
+    # SentencePiece writes a space before a word as this, and drops it where a text begins.
+    begins_word = str(tokenizer.convert_ids_to_tokens(token)).startswith("▁")
+    return f" {text}" if begins_word and not text.startswith(" ") else text
+
+
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """What two tokenizers must share to cut every text alike, however their files are written.
 

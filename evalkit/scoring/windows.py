@@ -27,6 +27,8 @@ class Window:
     """Where the targets begin in that text's tokens."""
     unit: int
     """Which unit of the score the losses are added to."""
+    n_tops: int = 0
+    """For how many of the first targets the likeliest token is wanted too."""
 
     @property
     def stop(self) -> int:

@@ -41,8 +41,9 @@ class PerplexitySpec(Spec):
     """Score at most so many tokens, shared out between the documents."""
     score_on: Literal["all", "completion"] = "all"
     """`completion` takes prompts as context only: for `protocol: documents`."""
-    token_losses: Whole = 8
-    """Keep the loss of every token of so many documents, for the report."""
+    token_losses: Whole = 64
+    """Keep the first 400 tokens of so many documents for the report, each with its loss and the
+    token that the model found likeliest."""
     batch_tokens: Count = 4096
     """Tokens in one forward pass; in float32 this does not move the result."""
 

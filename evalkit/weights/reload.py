@@ -101,8 +101,9 @@ def probe_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
         length = min(PROBE_TOKENS, positions or PROBE_TOKENS)
         prefix = prefix_token(tokenizer)
         windows = list(document_windows(ids, Place(0, 0), prefix=prefix, max_length=length))
-    losses = dict(score_windows(model, windows, batch_tokens=PROBE_TOKENS))
-    return np.concatenate([losses[index] for index in range(len(windows))]).astype(np.float64)
+    scored = dict(score_windows(model, windows, batch_tokens=PROBE_TOKENS))
+    losses = [scored[index].losses for index in range(len(windows))]
+    return np.concatenate(losses).astype(np.float64)
 
 
 def probe_ids(tokenizer: PreTrainedTokenizerBase) -> TokenIds:

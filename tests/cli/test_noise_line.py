@@ -1,6 +1,7 @@
 """Noise on the command line: A/A, training seeds, and what a plan says that gates could see."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,8 +80,8 @@ def rough_batches(monkeypatch, shift):
 
     def planted(model, windows, *, batch_tokens, longest_last):
         scored = real(model, windows, batch_tokens=batch_tokens, longest_last=longest_last)
-        for index, losses in scored:
-            yield index, losses + (shift if longest_last else 0.0)
+        for index, found in scored:
+            yield index, replace(found, losses=found.losses + (shift if longest_last else 0.0))
 
     monkeypatch.setattr(perplexity, "score_windows", planted)
 

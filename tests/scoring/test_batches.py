@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from evalkit.scoring import forward
+from evalkit.scoring.forward import WindowScores
 from evalkit.scoring.windows import Window
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def scored(
             model, windows(), batch_tokens=batch_tokens, longest_last=longest_last
         )
     )
-    return [index for index, _ in found], dict(found)
+    return [index for index, _ in found], {index: scored.losses for index, scored in found}
 
 
 def test_longest_last_takes_the_same_batches_from_behind(tiny_model: LlamaForCausalLM) -> None:
@@ -60,7 +61,7 @@ def test_out_of_memory_makes_smaller_batches_in_either_order(
     sizes: list[int] = []
     real = forward.forward_losses
 
-    def small_memory(model: LlamaForCausalLM, batch: list[Window]) -> list[NDArray[np.float32]]:
+    def small_memory(model: LlamaForCausalLM, batch: list[Window]) -> list[WindowScores]:
         sizes.append(len(batch) * max(len(window.inputs) for window in batch))
         if sizes[-1] > 100:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")

@@ -16,6 +16,7 @@ from evalkit.scoring.tokens import (
     added_bos,
     prefix_token,
     render,
+    token_text,
     tokenize,
     tokenize_document,
     tokenizer_digest,
@@ -55,6 +56,29 @@ def test_slow_tokenizers_fall_back_to_decoding(slow_tokenizer: Any) -> None:
     assert tokens.ends is None
     assert tokens.span(0, len(tokens.ids)) == text
     assert tokens.span(tokens.scored_from, len(tokens.ids)) == "words"
+
+
+def test_a_token_by_itself(tiny_tokenizer: Any, slow_tokenizer: Any) -> None:
+    the = tiny_tokenizer(" the")["input_ids"][0]
+    assert token_text(tiny_tokenizer, the) == " the"
+    assert token_text(tiny_tokenizer, 1) == "</s>"
+    first_byte, *_ = tiny_tokenizer("日")["input_ids"]
+    assert token_text(tiny_tokenizer, first_byte) == "\ufffd"
+    assert token_text(tiny_tokenizer, tiny_tokenizer("\0")["input_ids"][0]) == "\0"
+    assert token_text(tiny_tokenizer, 100_000) == ""
+    assert token_text(slow_tokenizer, slow_tokenizer("n")["input_ids"][0]) == "n"
+
+
+def test_a_sentencepiece_token_keeps_the_space_before_it() -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.WordLevel({"▁the": 0, "re": 1, "<unk>": 2}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace()
+    inner.decoder = decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
+    assert tokenizer.decode([0]) == "the"
+    assert [token_text(tokenizer, token) for token in (0, 1)] == [" the", "re"]
 
 
 def test_special_tokens_only_where_asked(tiny_tokenizer: Any, bos_tokenizer: Any) -> None:

@@ -118,6 +118,21 @@ def test_perplexity_is_that_of_the_target_given_the_source(t5, batch_tokens):
     assert seen.unit_ids == ("d0", "d1", "d2")
 
 
+@pytest.mark.parametrize("batch_tokens", [1, 4096])
+def test_the_likeliest_tokens_are_those_of_the_decoder(t5, batch_tokens):
+    built = t5.build(FP32)
+    kept = score(built, SPEC.model_copy(update={"batch_tokens": batch_tokens})).token_losses
+    for part, (prompt, text) in zip(kept, PAIRS, strict=True):
+        source = built.tokenizer(prompt, return_tensors="pt")
+        labels = built.tokenizer(text_target=text, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            logits = built.model(**source, labels=labels).logits[0].double()
+        wanted = torch.softmax(logits, -1).max(-1)
+        texts = [built.tokenizer.decode([token]) for token in wanted.indices.tolist()]
+        assert part.top_tokens == tuple(texts)
+        np.testing.assert_allclose(part.top_probabilities, wanted.values, rtol=1e-5)
+
+
 def test_the_source_is_read(t5):
     built = t5.build(FP32)
     other = corpus(*(("Something else", text) for _, text in PAIRS))
