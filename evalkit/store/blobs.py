@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
@@ -35,6 +36,20 @@ def pack_float32(values: NDArray[np.float32]) -> bytes:
 def unpack_float32(blob: bytes) -> NDArray[np.float32]:
     """The array that `pack_float32` was given, in this machine's byte order."""
     return np.frombuffer(blob, dtype="<f4").astype(np.float32, copy=False)
+
+
+def pack_json(value: object) -> bytes:
+    """A JSON value, compressed: texts that repeat take little room.
+
+    Every character outside ASCII is escaped, so that lone surrogates come back too, and what is
+    bytes may hold NUL in every database.
+    """
+    return zlib.compress(json.dumps(value, separators=(",", ":")).encode("ascii"))
+
+
+def unpack_json(blob: bytes) -> Any:
+    """The value that `pack_json` was given; tuples are lists."""
+    return json.loads(zlib.decompress(blob))
 
 
 def units_digest(ids: Sequence[str], clusters: Sequence[str], counts: bytes) -> str:

@@ -20,7 +20,6 @@ from evalkit.records import (
     RunRecord,
     Sample,
     Score,
-    TokenLosses,
     VariantRecord,
     Verdict,
 )
@@ -28,7 +27,6 @@ from evalkit.store import tables
 from evalkit.store.blobs import (
     gate_from_json,
     sample_from_json,
-    unpack_float32,
     unpack_float64,
     verdict_from_json,
 )
@@ -36,6 +34,7 @@ from evalkit.store.modules import read_modules
 from evalkit.store.outcomes import read_outcomes
 from evalkit.store.repeats import repeat_rows, repeats_of
 from evalkit.store.results import RunSummary, StoredSamples, StoredScore, StoredTraining
+from evalkit.store.token_losses import read_token_losses
 
 LATEST: Literal["latest"] = "latest"
 
@@ -149,16 +148,12 @@ def read_scores(session: Session, ids: Iterable[int]) -> dict[int, Score]:
             sa.select(tables.UnitSet).where(tables.UnitSet.digest.in_(digests))
         )
     }
-    losses: dict[int, list[TokenLosses]] = defaultdict(list)
-    query = sa.select(tables.TokenLossRow).where(tables.TokenLossRow.score_id.in_(wanted))
-    for part in session.scalars(query.order_by(tables.TokenLossRow.position)):
-        losses[part.score_id].append(
-            TokenLosses(part.unit, tuple(part.tokens), unpack_float32(part.losses))
-        )
+    losses = read_token_losses(session, wanted)
     outcomes, modules = read_outcomes(session, wanted), read_modules(session, wanted)
     return {
         row.id: replace(
-            _score(row, units[row.units], tuple(losses[row.id])),
+            _score(row, units[row.units]),
+            token_losses=losses.get(row.id, ()),
             outcomes=outcomes.get(row.id, ()),
             modules=modules.get(row.id, ()),
         )
@@ -166,9 +161,7 @@ def read_scores(session: Session, ids: Iterable[int]) -> dict[int, Score]:
     }
 
 
-def _score(
-    row: tables.ScoreRow, units: tables.UnitSet, token_losses: tuple[TokenLosses, ...]
-) -> Score:
+def _score(row: tables.ScoreRow, units: tables.UnitSet) -> Score:
     ids = tuple(units.ids)
     return Score(
         metric=row.metric,
@@ -183,7 +176,6 @@ def _score(
         counts=unpack_float64(units.counts),
         extra=row.extra,
         comparison=row.comparison,
-        token_losses=token_losses,
     )
 
 

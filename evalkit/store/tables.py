@@ -1,5 +1,7 @@
 """The tables, as SQLAlchemy models: the only description of the schema beside its migrations.
 
+Those of what hangs on a score are in `score_tables`, and are names of this module too.
+
     runs ─┬─ jobs                 one row a training or scoring job
           ├─ variants ─┬─ variant_scores ── scores ─┬─ unit_sets
           │            ├─ repeats ────────── scores ├─ token_losses
@@ -26,26 +28,17 @@ from __future__ import annotations
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
-REVISIONS: Final = ("0001", "0002", "0003")
+from evalkit.store.base import Base as Base
+from evalkit.store.score_tables import SurvivalModules as SurvivalModules
+from evalkit.store.score_tables import TaskOutcomes as TaskOutcomes
+from evalkit.store.score_tables import TokenLossRow as TokenLossRow
+
+REVISIONS: Final = ("0001", "0002", "0003", "0004")
 """Every revision of the schema, oldest first. The last one is what this code reads and writes."""
 
 VERSION_TABLE: Final = "evalkit_schema"
-
-
-class Base(DeclarativeBase):
-    """Names every constraint, so that a later migration can name it too."""
-
-    metadata = sa.MetaData(
-        naming_convention={
-            "ix": "ix_%(column_0_label)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {dict[str, Any]: sa.JSON, list[Any]: sa.JSON, float: sa.Double()}  # noqa: RUF012
 
 
 class Run(Base):
@@ -158,21 +151,6 @@ class ScoreRow(Base):
     comparison: Mapped[dict[str, Any]]
 
 
-class TokenLossRow(Base):
-    """The loss of every scored token of one unit of one score."""
-
-    __tablename__ = "token_losses"
-
-    score_id: Mapped[int] = mapped_column(
-        sa.ForeignKey("scores.id", ondelete="CASCADE"), primary_key=True
-    )
-    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    unit: Mapped[int]  # index into the ids of the unit set
-    tokens: Mapped[list[Any]]
-    losses: Mapped[bytes]
-    """Little-endian float32, nats, one a token."""
-
-
 class VariantScore(Base):
     """Which score a variant of a run shows for a metric, computed in that run or before."""
 
@@ -200,38 +178,6 @@ class VerdictRow(Base):
     gate: Mapped[dict[str, Any]]
     details: Mapped[dict[str, Any]]
     """The verdict's other fields, by their names."""
-
-
-class TaskOutcomes(Base):
-    """What a variant did with every sample of a task, in the order of the score's unit set."""
-
-    __tablename__ = "task_outcomes"
-
-    score_id: Mapped[int] = mapped_column(
-        sa.ForeignKey("scores.id", ondelete="CASCADE"), primary_key=True
-    )
-    golds: Mapped[list[Any]]
-    choices: Mapped[list[Any]]
-    correct: Mapped[list[Any]]
-    tied: Mapped[list[Any]]
-    """Indices of the samples with a tie."""
-    lengths: Mapped[list[Any]]
-    """Of each sample's log-likelihoods, which are nats, all samples in a row."""
-    log_likelihoods: Mapped[bytes]
-
-
-class SurvivalModules(Base):
-    """What became of the change that adapters wanted to make to each module of a merged variant."""
-
-    __tablename__ = "survival_modules"
-
-    score_id: Mapped[int] = mapped_column(
-        sa.ForeignKey("scores.id", ondelete="CASCADE"), primary_key=True
-    )
-    modules: Mapped[list[Any]]
-    """Names, in the model's order."""
-    sums: Mapped[bytes]
-    """Six a module: see `evalkit.store.modules`."""
 
 
 class RepeatRow(Base):

@@ -12,7 +12,6 @@ from evalkit.records import JobRecord, Sample, Score, VariantRecord, Verdict
 from evalkit.store import tables
 from evalkit.store.blobs import (
     gate_json,
-    pack_float32,
     pack_float64,
     sample_json,
     storable_text,
@@ -22,6 +21,7 @@ from evalkit.store.blobs import (
 from evalkit.store.modules import write_modules
 from evalkit.store.outcomes import write_outcomes
 from evalkit.store.results import VariantResult
+from evalkit.store.token_losses import write_token_losses
 
 
 def require_run(session: Session, run_id: str) -> tables.Run:
@@ -149,16 +149,7 @@ def write_score(session: Session, run_id: str, key: str, metric: str, score: Sco
     )
     session.add(row)
     session.flush()
-    session.add_all(
-        tables.TokenLossRow(
-            score_id=row.id,
-            position=position,
-            unit=part.unit,
-            tokens=list(part.tokens),
-            losses=pack_float32(part.losses),
-        )
-        for position, part in enumerate(score.token_losses)
-    )
+    write_token_losses(session, row.id, score)
     write_outcomes(session, row.id, score)
     write_modules(session, row.id, score)
     return row.id

@@ -110,7 +110,14 @@ def make_score(metric: str = "perplexity", *, seed: int = 0, n: int = 7) -> Scor
         extra={"bits_per_byte": 0.1 + 0.2, "word_perplexity": math.inf, "n_tokens": 12.0},
         comparison={"protocol": "documents", "data": "a1"},
         token_losses=(
-            TokenLosses(3, ("a", "\ud800", "Ġb"), np.array([0.1, -0.0, 1e-45], np.float32)),
+            TokenLosses(
+                3,
+                ("a", "\ud800", "Ġb"),
+                np.array([0.1, -0.0, 1e-45], np.float32),
+                ("\0", "\udcff\ufffd", " 日"),
+                np.array([1 / 3, 1.0, 1e-45], np.float32),
+            ),
+            TokenLosses(2, ("a\0",), np.array([0.5], np.float32)),
             TokenLosses(1, (), np.array([], np.float32)),
         ),
         outcomes=tuple(

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -127,6 +128,31 @@ def test_upgrading_what_is_up_to_date_changes_nothing(file: Path) -> None:
     before = dump(file)
     upgrade(database_url(str(file)))
     assert dump(file) == before
+
+
+def test_token_losses_of_before_have_no_likeliest_tokens(tmp_path: Path) -> None:
+    folder = tmp_path / "migrations"
+    shutil.copytree(MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "versions" / "0004_texts.py").unlink()
+    place = tmp_path / "old.db"
+    upgrade(database_url(str(place)), folder=folder)
+    two, losses = np.ones(2).tobytes(), np.array([0.5, 0.25], "<f4").tobytes()
+    with sqlite3.connect(place) as connection:
+        connection.execute("""INSERT INTO unit_sets VALUES ('u', '["a", "b"]', NULL, ?)""", [two])
+        connection.execute(
+            "INSERT INTO scores VALUES (1, 'k', 'r', 'perplexity', 'perplexity', 2.0, NULL, "
+            "'ppl/token', 0, 'u', ?, '{}', '{}')",
+            [two],
+        )
+        connection.execute(
+            """INSERT INTO token_losses VALUES (1, 0, 1, '["x", "y"]', ?)""", [losses]
+        )
+    with Store.open(str(place)) as store:
+        score = store.load_score(1)
+    (kept,) = score.token_losses
+    assert (kept.unit, kept.tokens, kept.losses.tolist()) == (1, ("x", "y"), [0.5, 0.25])
+    assert kept.top_tokens == ()
+    assert len(kept.top_probabilities) == 0
 
 
 def test_a_path_with_odd_characters(tmp_path: Path) -> None:
