@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from evalkit.baseline_file import baseline_text, read_baseline, write_baseline
 from evalkit.errors import UsageError
 from evalkit.gates import Evidence, judge
-from evalkit.records import Baseline, Budget, Gate, SampleOutcome, Score, TokenLosses
+from evalkit.records import Baseline, Budget, Gate, SampleOutcome, SampleText, Score, TokenLosses
 
 UNITS = 60
 GATES = (
@@ -67,6 +67,7 @@ def accuracy(seed):
         outcomes=tuple(
             SampleOutcome("0", str(int(b > a)), bool(a > b), (float(a), float(b))) for a, b in lls
         ),
+        sample_texts=(SampleText("secret prompt", ("secret choice",)),) * UNITS,
     )
 
 
@@ -101,7 +102,7 @@ def through_a_file(made, folder):
 
 def bits(score):
     """Everything of a score that judging reads."""
-    left_out = {"token_losses", "outcomes", "extra", "answers"}
+    left_out = {"token_losses", "outcomes", "sample_texts", "extra", "answers"}
     values = {f.name: getattr(score, f.name) for f in fields(Score) if f.name not in left_out}
     values["sums"], values["counts"] = score.sums.tobytes(), score.counts.tobytes()
     return values

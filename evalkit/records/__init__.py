@@ -34,6 +34,7 @@ from evalkit.records.scores import (
     RepeatKind,
     Sample,
     SampleOutcome,
+    SampleText,
     Score,
     TokenLosses,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "RunRecord",
     "Sample",
     "SampleOutcome",
+    "SampleText",
     "Score",
     "TokenLosses",
     "VariantRecord",

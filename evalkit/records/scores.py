@@ -65,6 +65,17 @@ class SampleOutcome:
 
 
 @dataclass(frozen=True)
+class SampleText:
+    """What one sample of a task puts to every variant: for the report."""
+
+    prompt: str
+    """What the model reads before it answers; only the end of a long one, behind an ellipsis.
+    Empty where the choices are whole texts."""
+    choices: tuple[str, ...] = ()
+    """What it could answer, in the task's order, a long one shortened; empty where it writes."""
+
+
+@dataclass(frozen=True)
 class Score:
     """One metric of one variant, and the per-unit sums and counts behind it.
 
@@ -95,6 +106,8 @@ class Score:
     token_losses: tuple[TokenLosses, ...] = ()
     outcomes: tuple[SampleOutcome, ...] = ()
     """Of a task: one for each unit, in their order; else empty."""
+    sample_texts: tuple[SampleText, ...] = ()
+    """Of a task: one for each unit, in their order; empty where nobody recorded them."""
     modules: tuple[ModuleSurvival, ...] = ()
     """Of survival: what became of each module's change, in the model's order; else empty."""
     answers: str = ""
@@ -102,8 +115,7 @@ class Score:
 
     def __post_init__(self) -> None:
         lengths = {len(self.unit_ids), len(self.clusters), len(self.sums), len(self.counts)}
-        if self.outcomes:
-            lengths.add(len(self.outcomes))
+        lengths.update(len(part) for part in (self.outcomes, self.sample_texts) if part)
         if len(lengths) != 1:
             raise ValueError(
                 f"{self.metric}: unequal lengths of per-unit fields: {sorted(lengths)}"

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from evalkit.errors import DataError, ScoringError
-from evalkit.records import Float64s, MetricKind, Score
+from evalkit.records import Float64s, MetricKind, SampleText, Score
 from evalkit.scoring.task_answers import Answers, Sample, TaskRun, answers
+from evalkit.scoring.task_texts import sample_texts
 from evalkit.statistics import ratio_standard_error
 
 ID_LENGTH = 16
@@ -47,6 +48,7 @@ class _Measured:
     sums: Float64s
     counts: Float64s
     answers: Answers = _NO_ANSWERS
+    texts: tuple[SampleText, ...] = ()
 
 
 def scores_of(
@@ -122,6 +124,7 @@ def _pooled(
     parts = list(own.values())
     ties = [part.extra["n_ties"] for part in parts if "n_ties" in part.extra]
     outcomes = tuple(outcome for part in parts for outcome in part.outcomes)
+    texts = tuple(text for part in parts for text in part.sample_texts)
     ids = tuple(f"{task}:{unit}" for task, score in own.items() for unit in score.unit_ids)
     measured = _Measured(
         ids=ids,
@@ -134,6 +137,7 @@ def _pooled(
         answers=Answers(
             outcomes if len(outcomes) == len(ids) else (), int(sum(ties)) if ties else None
         ),
+        texts=texts if len(texts) == len(ids) else (),
     )
     shared = {**comparison, "prompts": _digest([dict(part.comparison) for part in parts])}
     return _score(name, measured, reading, shared)
@@ -161,6 +165,7 @@ def _measure(
         higher_is_better=bool(run.higher_is_better.get(metric, True)),
         sums=np.zeros(len(ids)),
         counts=np.ones(len(ids)),
+        texts=sample_texts(run, samples),
     )
     if metric in _ROLLING and all(_is_ratio(value) for value in values):
         kind, unit, scale = _ROLLING[metric]
@@ -209,6 +214,7 @@ def _score(name: str, measured: _Measured, reading: object, comparison: Mapping[
         extra=extra,
         comparison=dict(comparison),
         outcomes=measured.answers.outcomes,
+        sample_texts=measured.texts,
     )
 
 

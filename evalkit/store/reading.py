@@ -34,6 +34,7 @@ from evalkit.store.modules import read_modules
 from evalkit.store.outcomes import read_outcomes
 from evalkit.store.repeats import repeat_rows, repeats_of
 from evalkit.store.results import RunSummary, StoredSamples, StoredScore, StoredTraining
+from evalkit.store.task_texts import read_task_texts
 from evalkit.store.token_losses import read_token_losses
 
 LATEST: Literal["latest"] = "latest"
@@ -138,7 +139,7 @@ def _samples(session: Session, set_id: int | None) -> tuple[Sample, ...]:
 
 
 def read_scores(session: Session, ids: Iterable[int]) -> dict[int, Score]:
-    """Whole scores by their ids, each with its per-unit values and token losses."""
+    """Whole scores by their ids, each with its per-unit values, token losses, answers and texts."""
     wanted = sorted(ids)
     rows = session.scalars(sa.select(tables.ScoreRow).where(tables.ScoreRow.id.in_(wanted))).all()
     digests = {row.units for row in rows}
@@ -150,11 +151,13 @@ def read_scores(session: Session, ids: Iterable[int]) -> dict[int, Score]:
     }
     losses = read_token_losses(session, wanted)
     outcomes, modules = read_outcomes(session, wanted), read_modules(session, wanted)
+    texts = read_task_texts(session, wanted)
     return {
         row.id: replace(
             _score(row, units[row.units]),
             token_losses=losses.get(row.id, ()),
             outcomes=outcomes.get(row.id, ()),
+            sample_texts=texts.get(row.id, ()),
             modules=modules.get(row.id, ()),
         )
         for row in rows

@@ -47,6 +47,30 @@ class TaskOutcomes(Base):
     log_likelihoods: Mapped[bytes]
 
 
+class TaskTextSet(Base):
+    """What a task put to the model, sample by sample: the same for all metrics and variants."""
+
+    __tablename__ = "task_text_sets"
+
+    digest: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    """Of the texts: the same documents may be put in other ways, with other examples."""
+    texts: Mapped[bytes]
+    """As `blobs.pack_json` writes them: of each sample the prompt, then its choices."""
+
+
+class TaskTexts(Base):
+    """Which texts belong to the samples of a score, in the order of its unit set."""
+
+    __tablename__ = "task_texts"
+
+    score_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("scores.id", ondelete="CASCADE"), primary_key=True
+    )
+    digest: Mapped[str] = mapped_column(
+        sa.ForeignKey("task_text_sets.digest", ondelete="RESTRICT"), index=True
+    )
+
+
 class SurvivalModules(Base):
     """What became of the change that adapters wanted to make to each module of a merged variant."""
 

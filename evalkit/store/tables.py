@@ -6,6 +6,7 @@ Those of what hangs on a score are in `score_tables`, and are names of this modu
           ├─ variants ─┬─ variant_scores ── scores ─┬─ unit_sets
           │            ├─ repeats ────────── scores ├─ token_losses
           │            └─ sample_sets               ├─ task_outcomes
+          │                                         ├─ task_texts ── task_text_sets
           │                                         └─ survival_modules
           └─ verdicts
     baselines ─── baseline_scores ─── scores
@@ -15,7 +16,8 @@ A score belongs to no run: it is found by its `reuse_key`, and `variant_scores` 
 of which runs show it. Deleting a run deletes what hangs on it and leaves scores that others use. A
 baseline points to scores, not to its run, which may have run elsewhere.
 Per-unit values are little-endian float64, token losses float32 (nats), one blob a score. What many
-scores share (units, clusters, counts) is one row of `unit_sets`, keyed by its content.
+scores share (units, clusters, counts) is one row of `unit_sets`, keyed by its content; so are the
+texts of a task's samples.
 
 Later measures are new tables or new rows, never changed ones: measures of single modules hang on
 their score, so that they are reused with it; a measure of an edge hangs on the variant at its end,
@@ -33,6 +35,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from evalkit.store.base import Base as Base
 from evalkit.store.score_tables import SurvivalModules as SurvivalModules
 from evalkit.store.score_tables import TaskOutcomes as TaskOutcomes
+from evalkit.store.score_tables import TaskTexts as TaskTexts
+from evalkit.store.score_tables import TaskTextSet as TaskTextSet
 from evalkit.store.score_tables import TokenLossRow as TokenLossRow
 
 REVISIONS: Final = ("0001", "0002", "0003", "0004")

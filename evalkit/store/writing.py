@@ -21,6 +21,8 @@ from evalkit.store.blobs import (
 from evalkit.store.modules import write_modules
 from evalkit.store.outcomes import write_outcomes
 from evalkit.store.results import VariantResult
+from evalkit.store.shared import add_once
+from evalkit.store.task_texts import write_task_texts
 from evalkit.store.token_losses import write_token_losses
 
 
@@ -151,6 +153,7 @@ def write_score(session: Session, run_id: str, key: str, metric: str, score: Sco
     session.flush()
     write_token_losses(session, row.id, score)
     write_outcomes(session, row.id, score)
+    write_task_texts(session, row.id, score)
     write_modules(session, row.id, score)
     return row.id
 
@@ -158,20 +161,13 @@ def write_score(session: Session, run_id: str, key: str, metric: str, score: Sco
 def _write_units(session: Session, score: Score) -> str:
     counts = pack_float64(score.counts)
     digest = units_digest(score.unit_ids, score.clusters, counts)
-    if session.get(tables.UnitSet, digest) is not None:
-        return digest
     row = tables.UnitSet(
         digest=digest,
         ids=list(score.unit_ids),
         clusters=None if score.clusters == score.unit_ids else list(score.clusters),
         counts=counts,
     )
-    try:
-        with session.begin_nested():
-            session.add(row)
-    except sa.exc.IntegrityError:
-        # On a server another run can have written the same units in the meantime.
-        session.expire_all()
+    add_once(session, row)
     return digest
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from evalkit.errors import DataError, ScoringError, UsageError
+from evalkit.records import SampleText
 from evalkit.scoring.tasks import score_task
 from evalkit.suite import load_suite
 from evalkit.task_sources import check_trusted, resolve_tasks
@@ -218,6 +219,41 @@ def test_examples_limit_system_and_chat_template_reach_lm_eval(
     assert differing >= {"num_fewshot", "chat_template", "prompts", "seed"}
 
 
+def test_the_texts_of_samples_are_kept_once_for_all_metrics(place, tiny_model, tiny_tokenizer):
+    scores, _ = score(place, tiny_model, tiny_tokenizer, entry("pick", limit=5))
+    wanted = tuple(
+        SampleText(line["question"], tuple(f" {choice}" for choice in line["choices"]))
+        for line in rows(5)
+    )
+    for metric in ("acc", "acc_norm"):
+        assert scores[f"pick/{metric}"].sample_texts == wanted
+    examples, _ = score(place, tiny_model, tiny_tokenizer, entry("pick", limit=5, num_fewshot=20))
+    for text, plain_text in zip(examples["pick/acc"].sample_texts, wanted, strict=True):
+        assert text.choices == plain_text.choices
+        assert len(text.prompt) == 601
+        assert text.prompt.startswith("…")
+        assert text.prompt.endswith(plain_text.prompt)
+
+
+def test_the_texts_of_other_kinds_of_tasks(place, tiny_model, tiny_tokenizer):
+    written, _ = score(place, tiny_model, tiny_tokenizer, entry("write", limit=2))
+    for metric in ("exact_match", "exact_match@upper"):
+        texts = written[f"write/{metric}"].sample_texts
+        assert texts == tuple(SampleText(line["question"]) for line in rows(2))
+    ended, _ = score(place, tiny_model, tiny_tokenizer, entry("end", limit=2))
+    told = tuple(SampleText(line["question"], (f" {line['answer']}",)) for line in rows(2))
+    assert ended["end/acc"].sample_texts == told
+    rolled, _ = score(place, tiny_model, tiny_tokenizer, entry("roll", limit=2))
+    assert rolled["roll/word_perplexity"].sample_texts == ()
+    text = CHOICES.replace("doc_to_text: question", "doc_to_text: ''\ntarget_delimiter: ''")
+    text += "  - {metric: acc_mutual_info, aggregation: mean, higher_is_better: true}\n"
+    (place / "tasks" / "pick.yaml").write_text(text)
+    whole, _ = score(place, tiny_model, tiny_tokenizer, entry("pick", limit=2))
+    sentences = tuple(SampleText("", tuple(line["choices"])) for line in rows(2))
+    assert whole["pick/acc"].sample_texts == sentences
+    assert whole["pick/acc_mutual_info"].sample_texts == sentences
+
+
 def test_a_planted_tie_is_counted_and_is_no_hit(place, tiny_model, tiny_tokenizer):
     lines = rows()
     lines[0]["choices"] = [" grid", " grid", " grid"]
@@ -299,6 +335,8 @@ def test_a_group_has_its_tasks_scores_and_all_samples_pooled(place, tiny_model, 
     assert both.extra["lm_eval"] == pytest.approx(both.value)
     assert len(set(both.unit_ids)) == 30
     assert both.unit_ids[0] == f"pick:{pick.unit_ids[0]}"
+    assert both.sample_texts == pick.sample_texts + second.sample_texts
+    assert len(both.sample_texts) == 30
 
 
 def test_clusters_and_equal_samples(place, tiny_model, tiny_tokenizer):

@@ -20,6 +20,7 @@ from evalkit.records import (
     RunRecord,
     Sample,
     SampleOutcome,
+    SampleText,
     Score,
     TokenLosses,
     VariantRecord,
@@ -129,6 +130,9 @@ def make_score(metric: str = "perplexity", *, seed: int = 0, n: int = 7) -> Scor
                 tied=i > 2,
             )
             for i in range(n)
+        ),
+        sample_texts=tuple(
+            SampleText(f"…Question {i}?\n\0", (" \ud800", " ja", "")[: i % 4]) for i in range(n)
         ),
         modules=tuple(
             ModuleSurvival(f"layers.{i}.é", -1 / 3, 5e-324, 1e300, 0.1, 2**40 + i, i + 1)
