@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 KEPT_TOKENS = 400
 """Of each unit, the first ones: about a page, which is what a reader looks at. A score of 64 units
-then adds at most half a megabyte to the store, however long they are."""
+then adds some 600 KB to the store, however long they are."""
 
 
 def with_tops(layout: Layout, units: int) -> Layout:
