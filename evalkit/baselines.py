@@ -23,6 +23,7 @@ __all__ = [
     "missing_scores",
     "promote_command",
     "relaxed_budgets",
+    "source_changes",
 ]
 
 DEFAULT_BASELINE: Final = "main"
@@ -30,6 +31,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 _FROM_ENVIRONMENT = '"$EVALKIT_DB"'
 _BROKEN = ("failed", "cancelled")
 _NOTHING: Mapping[str, Any] = {}
+_DIGEST = 12
+"""Characters of a digest or a revision that tell it apart."""
 
 
 def check_baseline_name(name: str) -> str:
@@ -136,6 +139,7 @@ def baseline_facts(
         "forced": baseline.forced,
         "place": place,
         "relaxed": list(relaxed_budgets(gates, baseline.gates)),
+        "sources": list(source_changes(baseline.provenance, provenance)),
         "differs": list(environment_changes(baseline.provenance, provenance)),
     }
 
@@ -184,6 +188,39 @@ def environment_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple
     for package in sorted({*packages[0], *packages[1]}):
         told += _change(package, *packages, package)
     return tuple(told)
+
+
+def source_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
+    """What else than the suite two runs were made from: code, weights, data, tasks.
+
+    Args:
+        old: provenance of a run or a baseline.
+        new: that of the other. Weights and data are compared by the digests of their content.
+    """
+    revisions = [_revision(side.get("git")) for side in (old, new)]
+    told = [f"git revision {' → '.join(revisions)}"] if revisions[0] != revisions[1] else []
+    digests = [side.get("model_digest") for side in (old, new)]
+    if None not in digests and digests[0] != digests[1]:
+        origins = [side.get("model") for side in (old, new)]
+        moved = None not in origins and origins[0] != origins[1]
+        named = f"{origins[0]} → {origins[1]}, " if moved else ""
+        told.append(f"weights {named}digest {' → '.join(str(d)[:_DIGEST] for d in digests)}")
+    for key in ("data", "tasks"):
+        before, after = (side.get(key) or _NOTHING for side in (old, new))
+        for name in sorted({*before, *after}):
+            was, is_now = ((side.get(name) or _NOTHING).get("digest") for side in (before, after))
+            noun = f"{key.removesuffix('s')} {name}"
+            if was is not None and is_now is not None and was != is_now:
+                told.append(f"{noun} {str(was)[:_DIGEST]} → {str(is_now)[:_DIGEST]}")
+            elif was != is_now:
+                told.append(f"{noun} {'added' if was is None else 'left out'}")
+    return tuple(told)
+
+
+def _revision(git: object) -> str:
+    if not isinstance(git, Mapping) or not git.get("revision"):
+        return "none"
+    return str(git["revision"])[:_DIGEST] + (" with changes" if git.get("dirty") else "")
 
 
 def gate_words(gate: Gate) -> str:

@@ -154,9 +154,10 @@ def test_what_differs_in_the_environment_is_named_and_nothing_else():
 def test_a_run_keeps_what_a_reader_needs_of_its_baseline():
     baseline = Baseline(
         "main", "tiny", "r1", "2026-01-01T00:00:00+00:00", True, (increase(1),),
-        {"packages": {"torch": "1"}}, {},
+        {"packages": {"torch": "1"}, "model_digest": "1" * 64}, {},
     )  # fmt: skip
-    facts = baseline_facts(baseline, [increase(3)], {"packages": {"torch": "2"}}, place="b.json")
+    now = {"packages": {"torch": "2"}, "model_digest": "2" * 64}
+    facts = baseline_facts(baseline, [increase(3)], now, place="b.json")
     assert facts == {
         "name": "main",
         "suite": "tiny",
@@ -165,6 +166,7 @@ def test_a_run_keeps_what_a_reader_needs_of_its_baseline():
         "forced": True,
         "place": "b.json",
         "relaxed": ["perplexity of nf4 against fp16: budget relaxed 1 % → 3 %"],
+        "sources": ["weights digest 111111111111 → 222222222222"],
         "differs": ["torch 1 → 2"],
     }
 

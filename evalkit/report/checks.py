@@ -103,7 +103,7 @@ def _merge(run: RunRecord, variant: VariantRecord) -> _Merge | None:
     """What a merged variant's perplexity says of its merge; None where there is no telling."""
     from evalkit.merge_check import check_merge, kept_share  # it brings scipy along
 
-    metric = _primary_perplexity(run)
+    metric = facts.primary_perplexity(run)
     merged = variant.scores.get(metric) if metric else None
     base = _bare_score(run, variant, metric) if metric else None
     if metric is None or merged is None or base is None or not _is_merged(variant):
@@ -120,13 +120,6 @@ def _merge(run: RunRecord, variant: VariantRecord) -> _Merge | None:
             return None
         return _Merge(variant.name, metric, share, finding, _is_expected(run, variant.name))
     return None
-
-
-def _primary_perplexity(run: RunRecord) -> str | None:
-    kinds = {m: score.kind for v in run.variants for m, score in v.scores.items()}
-    primary = facts.primary_metric(run)
-    candidates = [*([primary] if primary else []), *facts.metrics_of(run)]
-    return next((metric for metric in candidates if kinds[metric] == "perplexity"), None)
 
 
 def _is_merged(variant: VariantRecord) -> bool:

@@ -10,7 +10,7 @@ from evalkit.records import JobRecord, RunRecord, Score, VariantRecord
 from evalkit.report import facts as records
 from evalkit.report.attribution import EdgeEffect, edge_effects
 from evalkit.report.strips import loss_history, sparkline
-from evalkit.report.view import Tone, change_words
+from evalkit.report.view import Tone, change_words, standing_tone
 from evalkit.report.words import bytes_words, duration, figure, score_figure
 
 _LONGEST_LIST = 12
@@ -30,6 +30,8 @@ class Node:
     """The change's 95 % interval, paired by document."""
     tone: Tone
     status: str
+    stop_tone: Tone = "plain"
+    """How the variant's own gates went."""
     children: tuple[Node, ...] = ()
 
 
@@ -147,6 +149,7 @@ def _node(
         interval=effect.words[1] if effect else "",
         tone=_change_tone(score, parent),
         status="" if score else records.job_status(variant),
+        stop_tone=standing_tone(records.standing(run, variant.name)),
         children=below,
     )
 

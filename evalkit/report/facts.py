@@ -47,6 +47,14 @@ def primary_metric(run: RunRecord) -> str | None:
     return next(iter([*gated, *scored]), None)
 
 
+def primary_perplexity(run: RunRecord) -> str | None:
+    """The primary metric where it is a perplexity, else the first perplexity there is."""
+    kinds = {metric: score.kind for v in run.variants for metric, score in v.scores.items()}
+    primary = primary_metric(run)
+    candidates = [*([primary] if primary else []), *metrics_of(run)]
+    return next((metric for metric in candidates if kinds[metric] == "perplexity"), None)
+
+
 def reference_of(run: RunRecord, metric: str) -> VariantRecord | None:
     """What the table's differences are against: the plain base weights, else the first scored.
 

@@ -110,6 +110,11 @@ def gate_rows(run: RunRecord) -> list[GateRow]:
     ]
 
 
+def standing_tone(standing: records.Standing) -> Tone:
+    """How what a variant's gates came to is coloured."""
+    return _TONES[standing]
+
+
 def verdict_tone(verdict: Verdict) -> Tone:
     """How a verdict is coloured: a loss stays a loss, expected or not."""
     if verdict.warned or verdict.verdict == "INCONCLUSIVE":
@@ -212,13 +217,13 @@ def change_words(score: Score, reference: Score | None) -> str:
     return f"{difference * 100:+.2f} pp".replace("-", "\N{MINUS SIGN}")
 
 
-def stored_words(variant: VariantRecord) -> str:
+def stored_words(variant: VariantRecord, *, with_bytes: bool = True) -> str:
     """'4-bit', '4-bit + adapter'; with the bytes where the job counted them."""
     words = f"{records.storage_bits(variant.path)}-bit"
     if records.needs_adapter(variant.path):
         words += " + adapter"
     counted_bytes = variant.job.facts.get("weight_bytes") if variant.job else None
-    if isinstance(counted_bytes, int) and counted_bytes > 0:
+    if with_bytes and isinstance(counted_bytes, int) and counted_bytes > 0:
         words += f", {bytes_words(counted_bytes)}"
     return words
 
@@ -248,7 +253,7 @@ def _metric_row(
         name=variant.name,
         path=records.path_words(variant.path),
         stored=stored_words(variant),
-        tone=_TONES[standing],
+        tone=standing_tone(standing),
         standing=standing,
         value=score_figure(score.value, score.unit) if score else instead,
         stderr=(

@@ -22,7 +22,10 @@ from evalkit.records import (
     JobRecord,
     RunRecord,
     Sample,
+    SampleOutcome,
+    SampleText,
     Score,
+    TokenLosses,
     VariantRecord,
     Verdict,
 )
@@ -305,21 +308,77 @@ def made_up_survival(total: float, *, layers: int = 30, **changes: Any) -> Score
     )
 
 
-def made_up_accuracy(wrong: set[int], metric: str = "blimp/acc") -> Score:
-    """A task of 40 samples, of which these were wrong."""
+def made_up_accuracy(
+    wrong: set[int],
+    metric: str = "blimp/acc",
+    texts: tuple[str, ...] = ("Who waits?", "She", "Her"),
+) -> Score:
+    """A task of 40 samples, of which these were wrong; choice 0 is right."""
     ids = tuple(f"s{index}" for index in range(40))
     hits = np.array([float(index not in wrong) for index in range(40)])
+    outcomes = tuple(
+        SampleOutcome("0", str(int(not hit)), bool(hit), (-1.0 - (not hit), -1.25)) for hit in hits
+    )
     return Score(
         metric, "mean", float(hits.mean()), 0.07, "accuracy", True, ids, ids, hits, np.ones(40),
-        extra={"n_samples": 40}, comparison={"task": "t", "prompts": "p"},
+        extra={"n_samples": 40}, comparison={"task": "t", "prompts": "p"}, outcomes=outcomes,
+        sample_texts=(SampleText(texts[0], texts[1:]),) * 40,
     )  # fmt: skip
+
+
+WORDS = (
+    "The",
+    " with",
+    " statement",
+    " is",
+    " used",
+    " to",
+    "\n",
+    "    wrap",
+    " the",
+    " block's",
+    ":\n",
+)
+
+
+def made_up_tokens(
+    score: Score, seed: int, units: int = 20, words: tuple[str, ...] = WORDS
+) -> tuple[TokenLosses, ...]:
+    """Tokens of the first documents, their losses, and what was likeliest at each."""
+    generator = np.random.default_rng(seed)
+    parts = []
+    for unit in range(units):
+        count = int(score.counts[unit])
+        losses = generator.gamma(1.0, score.sums[unit] / score.counts[unit], count)
+        tokens = tuple(words[at % len(words)] for at in range(count))
+        tops = tuple(words[at] for at in generator.integers(0, len(words), count))
+        parts.append(
+            TokenLosses(
+                unit,
+                tokens,
+                losses.astype(np.float32),
+                top_tokens=tops,
+                top_probabilities=generator.uniform(0.1, 0.9, count).astype(np.float32),
+            )
+        )
+    return tuple(parts)
 
 
 def made_up_detailed_run(**changes: Any) -> RunRecord:
     """The same run with all that can be measured: divergence, survival, tasks, checks, samples."""
     variants = []
     for index, variant in enumerate(made_up_run().variants):
-        scores = {**variant.scores, "blimp/acc": made_up_accuracy(set(range(index)) | {30})}
+        perplexity = variant.scores["perplexity"]
+        moved = np.random.default_rng(index).normal(0.0, 0.04, DOCUMENTS) * perplexity.counts
+        perplexity = replace(
+            perplexity,
+            sums=perplexity.sums + moved,
+            token_losses=made_up_tokens(perplexity, index),
+        )
+        scores = {
+            "perplexity": perplexity,
+            "blimp/acc": made_up_accuracy(set(range(index)) | {30}),
+        }
         if variant.name != "fp16":
             scores["divergence"] = made_up_divergence(0.05 * (index + 1))
         if variant.name in KEPT:
@@ -360,6 +419,7 @@ def made_up() -> SimpleNamespace:
         divergence=made_up_divergence,
         survival=made_up_survival,
         accuracy=made_up_accuracy,
+        tokens=made_up_tokens,
         costly_run=made_up_costly_run,
         costs=made_up_costs,
         score=made_up_score,
@@ -391,9 +451,10 @@ HOSTILE = (
 
 def hostile_scores(index: int, score: Score, evil: Callable[[], str]) -> dict[str, Score]:
     modules = tuple(ModuleSurvival(f"{evil()}.{evil()}", 0.5, 1.0, 1.0, 9.0) for _ in range(3))
-    scores = {f"perplexity/{HOSTILE[1]}": score}
+    losses = made_up_tokens(score, index, 4, HOSTILE)
+    scores = {f"perplexity/{HOSTILE[1]}": replace(score, token_losses=losses)}
     scores["survival"] = replace(made_up_survival(0.5, layers=1), modules=modules)
-    scores[f"{HOSTILE[0]}/acc"] = made_up_accuracy({index}, f"{HOSTILE[0]}/acc")
+    scores[f"{HOSTILE[0]}/acc"] = made_up_accuracy({index}, f"{HOSTILE[0]}/acc", HOSTILE[:3])
     if index:
         scores["divergence"] = made_up_divergence(0.1 * index)
     return scores

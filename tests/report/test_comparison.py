@@ -225,10 +225,10 @@ def test_everything_that_changed_is_named_once():
     )  # fmt: skip
     assert changes(old, new) == (
         "git revision aaaaaaaaaaaa → bbbbbbbbbbbb with changes",
-        "device A100 → H100",
-        "torch 2.13.0 → 2.14.0",
         "weights digest 111111111111 → 444444444444",
         "data test 222222222222 → 555555555555",
+        "device A100 → H100",
+        "torch 2.13.0 → 2.14.0",
         "path of nf4: load fp16, quantise nf4 → load bf16, quantise nf4",
         "adapters.t.training.steps 12 → 24",
         "gates: perplexity of nf4 against fp16: budget relaxed 1 % → 3 %",

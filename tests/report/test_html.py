@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ import pytest
 
 from evalkit.errors import EvalkitError
 from evalkit.report.html import render_html, report_path, write_report
+from evalkit.report.html.scripts import data_block, page_script, script_digest
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 # Nothing else may open in a page, so no text can have opened it.
@@ -18,7 +20,8 @@ ALLOWED_TAGS = {
     "html", "head", "meta", "title", "link", "style", "body", "header", "main", "footer",
     "section", "div", "span", "strong", "h1", "h2", "h3", "h4", "p", "ul", "li", "bdi", "dl", "dt",
     "dd", "pre", "table", "thead", "tbody", "tr", "th", "td", "figure", "figcaption",
-    "mark", "svg", "g", "path", "line", "rect", "circle", "text", "polyline",
+    "mark", "svg", "g", "path", "line", "rect", "circle", "text", "polyline", "script",
+    "label", "select", "option", "details", "summary", "b", "i", "code",
 }  # fmt: skip
 ALLOWED_LINKS = {"data:,"}
 
@@ -31,6 +34,7 @@ class Page(HTMLParser):
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.open: list[str] = []
         self.texts: list[str] = []
+        self.scripts: list[tuple[str, str]] = []
         self.feed(html)
         self.close()
 
@@ -47,7 +51,9 @@ class Page(HTMLParser):
         assert self.open.pop() == tag, f"</{tag}> closes another element"
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if self.open[-1:] == ["script"]:
+            self.scripts.append((self.elements[-1][1].get("type", ""), data))
+        elif "style" not in self.open:
             self.texts.append(data)
 
     @property
@@ -70,7 +76,16 @@ def assert_harmless(page: Page) -> None:
                 assert "url(" not in value.lower(), (tag, name, value)
     (policy,) = [m for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
     assert "default-src 'none'" in policy["content"]
-    assert "script" not in policy["content"]
+    assert f"script-src '{script_digest()}';" in policy["content"]
+    assert "unsafe-eval" not in policy["content"]
+    assert policy["content"].count("script") == 1
+    # One script runs, and it is the page's own; the others are data that no character can leave.
+    assert [text for kind, text in page.scripts if not kind] == [str(page_script())]
+    for kind, text in page.scripts:
+        if kind:
+            assert kind == "application/json"
+            assert not set(text) & set("<>&\u2028\u2029")
+            json.loads(text)
 
 
 def test_the_page_is_whole_and_asks_for_nothing(made_up):
@@ -91,7 +106,7 @@ def test_all_that_can_be_measured_makes_a_whole_page(made_up):
     html = render_html(made_up.detailed())
     page = Page(html)
     assert_harmless(page)
-    assert len(html.encode()) < 300_000
+    assert len(html.encode()) < 500_000
     headings = re.findall(r'<h2 id="([^"]+)"', html)
     assert {"divergence", "survival", "checks", "samples"} <= set(headings)
     assert len(headings) == len(set(headings))
@@ -106,7 +121,7 @@ def test_the_page_is_small_and_the_same_each_time(made_up):
 def test_every_picture_has_a_name_or_is_hidden(made_up):
     page = Page(render_html(made_up.run()))
     charts = [svg for svg in page.all("svg") if svg.get("class") == "chart"]
-    assert len(charts) == 2
+    assert len(charts) == 4, "values, and documents, each wide and narrow"
     for svg in page.all("svg"):
         named = svg.get("role") == "img" and svg.get("aria-label")
         assert named or svg.get("aria-hidden") == "true", svg
@@ -118,6 +133,15 @@ def test_headings_do_not_skip_a_level(made_up):
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_no_text_ends_the_data_that_the_script_reads(hostile_texts):
+    texts = [*hostile_texts, "</script>", "<!--", "\u2028\u2029"]
+    block = str(data_block({"texts": texts}))
+    assert not set(block) & set("<>&\u2028\u2029")
+    assert json.loads(block) == {"texts": texts}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        data_block([float("nan")])
 
 
 def test_hostile_text_stays_text_in_every_place(made_up, hostile_run, hostile_texts):
@@ -178,15 +202,15 @@ def test_odd_ranges_are_drawn(made_up, values):
     assert_harmless(Page(html))
 
 
-def test_two_corpora_make_two_tables(made_up):
+def test_two_corpora_make_two_columns(made_up):
     variants = tuple(
         replace(v, scores={f"perplexity/{c}": made_up.score(9.0 + i, metric=f"perplexity/{c}")
                            for c in ("code", "prose")})
         for i, v in enumerate(made_up.run().variants)
     )  # fmt: skip
     page = Page(render_html(made_up.run(variants=variants, verdicts=(), gates=())))
-    assert "Variants by perplexity on code" in page.text
-    assert "Variants by perplexity on prose" in page.text
+    assert {"perplexity on code", "perplexity on prose"} <= set(page.texts)
+    assert len(page.all("details")) == 1, "the second metric's picture"
 
 
 def test_scores_that_cannot_be_compared_get_no_difference(made_up):

@@ -269,5 +269,5 @@ def test_without_a_loss_it_is_of_the_one_to_ship_and_of_the_worst(made_up):
 def test_the_sentence_stands_above_the_graph(made_up):
     page = render_html(made_up.costly_run()).replace("\N{NO-BREAK SPACE}", " ")
     (sentence,) = path_sentences(made_up.costly_run())
-    assert page.index(sentence) < page.index('<ul class="tree">')
+    assert page.index(sentence) < page.index('<ul class="tree narrow">')
     assert page.index('<h2 id="graph">') < page.index(sentence)

@@ -7,25 +7,24 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from evalkit.baselines import environment_changes, relaxed_budgets
+from evalkit.baselines import environment_changes, relaxed_budgets, source_changes
 from evalkit.report.comparing.comparison import Side
 from evalkit.report.facts import path_words
 
 __all__ = ["changes", "settings_diff"]
 
-_DIGEST = 12
-
 
 def changes(old: Side, new: Side) -> tuple[str, ...]:
     """Everything that was recorded on both sides and is not the same, a line each.
 
-    In this order: code, packages and device, weights, data, paths, training, gates.
+    In this order: code, weights, data, packages and device, paths, training, gates.
     """
-    told = [*_git(old, new), *environment_changes(old.provenance, new.provenance)]
+    told = [
+        *source_changes(old.provenance, new.provenance),
+        *environment_changes(old.provenance, new.provenance),
+    ]
     if old.suite != new.suite:
         told.insert(0, f"suite {old.suite} → {new.suite}")
-    told += _weights(old, new)
-    told += [*_sources("data", old, new), *_sources("tasks", old, new)]
     told += _paths(old, new)
     told += _settings_below("adapters", old, new)
     told += [f"gates: {what}" for what in relaxed_budgets(new.gates, old.gates)]
@@ -42,42 +41,6 @@ def settings_diff(old: Side, new: Side) -> tuple[str, ...]:
     )
     names = [f"{side.name}: {side.suite}" for side in (old, new)]
     return tuple(difflib.unified_diff(before, after, names[0], names[1], lineterm="", n=2))
-
-
-def _git(old: Side, new: Side) -> list[str]:
-    was, is_now = (_revision(side.provenance.get("git")) for side in (old, new))
-    return [f"git revision {was} → {is_now}"] if was != is_now else []
-
-
-def _revision(git: object) -> str:
-    if not isinstance(git, Mapping) or not git.get("revision"):
-        return "none"
-    return str(git["revision"])[:_DIGEST] + (" with changes" if git.get("dirty") else "")
-
-
-def _weights(old: Side, new: Side) -> list[str]:
-    was, is_now = (side.provenance.get("model_digest") for side in (old, new))
-    if was is None or is_now is None or was == is_now:
-        return []
-    origins = [side.provenance.get("model") for side in (old, new)]
-    named = (
-        f"{origins[0]} → {origins[1]}, " if None not in origins and len(set(origins)) > 1 else ""
-    )
-    return [f"weights {named}digest {was[:_DIGEST]} → {is_now[:_DIGEST]}"]
-
-
-def _sources(key: str, old: Side, new: Side) -> list[str]:
-    """What was read on both sides, by the digests of its content."""
-    before, after = (_mapping(side.provenance.get(key)) for side in (old, new))
-    noun = key.removesuffix("s")
-    told = []
-    for name in sorted({*before, *after}):
-        was, is_now = (_mapping(data.get(name)).get("digest") for data in (before, after))
-        if was is not None and is_now is not None and was != is_now:
-            told.append(f"{noun} {name} {str(was)[:_DIGEST]} → {str(is_now)[:_DIGEST]}")
-        elif was != is_now:
-            told.append(f"{noun} {name} {'added' if was is None else 'left out'}")
-    return told
 
 
 def _paths(old: Side, new: Side) -> list[str]:

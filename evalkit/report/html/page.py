@@ -1,4 +1,4 @@
-"""Writes a run as one self-contained HTML page: no script, no request, everything escaped."""
+"""Writes a run as one self-contained HTML page: one script, no request, everything escaped."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from markupsafe import Markup
 from evalkit.errors import EvalkitError
 from evalkit.records import DIVERGENCE, JsonObject, RunRecord, Score
 from evalkit.report import facts as records
+from evalkit.report.again import commands
 from evalkit.report.baseline_notes import relaxed_notes
 from evalkit.report.checks import check_table
 from evalkit.report.details import flat, graph, job_card, job_table
 from evalkit.report.divergence_view import divergence_view
+from evalkit.report.flipped_view import flipped_samples
 from evalkit.report.flips_view import flip_rows
-from evalkit.report.html.charts import NARROW, WIDE, Dot, Shape, dot_plot
 from evalkit.report.html.cost_page import cost_context
+from evalkit.report.html.figures import documents_context, metric_chart, values_data
+from evalkit.report.html.scripts import page_script, script_digest
 from evalkit.report.notes import notes_of
 from evalkit.report.path_effects import path_sentences
 from evalkit.report.samples_view import prompt_cards
 from evalkit.report.sentence import verdict_sentence
 from evalkit.report.step_table import step_table
 from evalkit.report.survival_view import LEVELS, survival_cards
+from evalkit.report.variant_table import variant_table
 from evalkit.report.view import (
     GateRow,
-    MetricTable,
     gate_rows,
     group_rows,
     metric_table,
@@ -40,22 +43,6 @@ from evalkit.report.words import clean, counted, duration
 
 LONGEST_SUITE = 200_000
 """Characters of the suite's text that the page shows."""
-_DOTS: dict[records.Standing, tuple[str, Shape]] = {
-    "passes": ("var(--good)", "circle"),
-    "not judged": ("var(--neutral)", "circle"),
-    "known loss": ("var(--bad)", "diamond"),
-    "fails": ("var(--bad)", "diamond"),
-    "not settled": ("var(--warn)", "triangle-up"),
-    "failed": ("var(--bad)", "square"),
-}
-_LEGEND: dict[records.Standing, str] = {
-    "passes": "passes its gates",
-    "not judged": "no gate of its own",
-    "known loss": "regressed, as expected",
-    "fails": "fails a gate",
-    "not settled": "not settled",
-    "failed": "failed",
-}
 
 
 def report_path(run: RunRecord, folder: Path) -> Path:
@@ -120,20 +107,25 @@ def _context(run: RunRecord) -> dict[str, Any]:
     metrics = records.metrics_of(run)
     primary = records.primary_metric(run)
     shown = [metric_table(run, metric) for metric in records.shown_metrics(run)]
-    tables = [table for table in shown if table.metric != DIVERGENCE]  # it has a section of its own
+    charted = [each for each in shown if each.metric != DIVERGENCE]  # it has a section of its own
+    charted.sort(key=lambda each: each.metric != primary)
+    table = variant_table(run, [(each.title, each.measured) for each in shown])
     gates = gate_rows(run)
     shared, jobs = job_table(run)
     return {
         "run": run,
+        "script": page_script(),
+        "script_digest": script_digest(),
         "lead": sentence[:lead],
         "rest": sentence[lead:],
         "status": _status(run, gates),
         "summary": _summary(run, metrics),
         "gates": gates,
-        "tables": tables,
+        "table": table,
+        "table_data": values_data(table) if table else None,
         "group": group_rows(run),
-        "charts": [_chart(run, table) for table in tables],
-        "unscored": [] if metrics else run.variants,
+        "charts": [metric_chart(run, each) for each in charted],
+        "unscored": [] if table else run.variants,
         **cost_context(run),
         "steps": step_table(run),
         "paths": path_sentences(run),
@@ -142,10 +134,12 @@ def _context(run: RunRecord) -> dict[str, Any]:
         "graph_unit": records.unit_noun(_any_score(run, primary)),
         "adapters": [job_card(job.name, job) for job in run.adapters],
         "divergence": divergence_view(run),
-        "divergence_chart": [_chart(run, t) for t in shown if t.metric == DIVERGENCE],
+        "divergence_chart": [metric_chart(run, t) for t in shown if t.metric == DIVERGENCE],
         "flips": flip_rows(run),
+        "flipped": flipped_samples(run),
         "survival": survival_cards(run),
         "survival_levels": LEVELS,
+        **documents_context(run),
         "checks": check_table(run),
         "prompts": prompt_cards(run),
         "relaxed": relaxed_notes(run),
@@ -154,6 +148,8 @@ def _context(run: RunRecord) -> dict[str, Any]:
         "jobs": jobs,
         "measured": [(table.title, flat(_comparison(run, table.metric))) for table in shown],
         "provenance": _groups(run),
+        "again": commands(run),
+        "baseline": _baseline(run),
         "suite_text": run.suite_text,
     }
 
@@ -189,28 +185,6 @@ def _summary(run: RunRecord, metrics: Sequence[str]) -> list[str]:
     return parts
 
 
-def _chart(run: RunRecord, table: MetricTable) -> dict[str, Any]:
-    dots: list[Dot] = []
-    legend: dict[records.Standing, tuple[str, Shape, str]] = {}
-    for variant in run.variants:
-        score = variant.scores.get(table.metric)
-        if score is None:
-            continue
-        low, high = records.interval(score) or (score.value, score.value)
-        standing = records.standing(run, variant.name)
-        color, shape = _DOTS[standing]
-        legend[standing] = (color, shape, _LEGEND[standing])
-        dots.append(Dot(variant.name, score.value, low, high, color, shape))
-    higher_is_better = table.direction.startswith("higher")
-    dots.sort(key=lambda dot: dot.value, reverse=higher_is_better)
-    title = f"{table.title} ({table.unit}), {table.direction}"
-    return {
-        "wide": dot_plot(dots, title=title, layout=WIDE),
-        "narrow": dot_plot(dots, title=title, layout=NARROW),
-        "legend": [legend[standing] for standing in _DOTS if standing in legend],
-    }
-
-
 def _comparison(run: RunRecord, metric: str) -> JsonObject:
     return next(dict(v.scores[metric].comparison) for v in run.variants if metric in v.scores)
 
@@ -223,7 +197,7 @@ def _groups(run: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
     groups += [
         (str(key).replace("_", " "), flat(value))
         for key, value in run.provenance.items()
-        if _is_mapping(value) and key != "noise_floors"  # the notes tell them in words
+        if _is_mapping(value) and key not in {"noise_floors", "baseline"}  # told in words elsewhere
     ]
     groups += [
         (f"arguments {key}", flat(value))
@@ -231,6 +205,15 @@ def _groups(run: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
         if _is_mapping(value)
     ]
     return groups
+
+
+def _baseline(run: RunRecord) -> dict[str, Any] | None:
+    """The baseline that the run was judged by, and all that was recorded otherwise there."""
+    facts = run.provenance.get("baseline")
+    if not isinstance(facts, dict) or not facts or facts.get("run") == run.id:
+        return None
+    changes = [*facts.get("sources", ()), *facts.get("differs", ())]
+    return {"name": facts.get("name"), "run": facts.get("run"), "changes": changes}
 
 
 def _is_mapping(value: object) -> bool:

@@ -201,6 +201,8 @@ class BaselineJson(_Part):
     """SHA-256 of that file."""
     relaxed: list[str]
     """Gates that promise less than the baseline's did."""
+    sources: list[str] | None = None
+    """Code, weights and data that are not the baseline's; null in runs of older versions."""
     differs: list[str]
     """Libraries and devices that are not the baseline's."""
 
