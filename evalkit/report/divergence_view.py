@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from evalkit.records import DIVERGENCE, JobRecord, RunRecord, Score
 from evalkit.report import facts
 from evalkit.report.view import measured_words
-from evalkit.report.words import MINUS, bytes_words, first_line
+from evalkit.report.words import (
+    MINUS,
+    bytes_words,
+    first_line,
+    nats_figure,
+    nats_stderr,
+    power_figure,
+)
 
 KL_PERCENTILES = ("max", "99.9", "99", "95", "90", "median", "10", "5", "1", "min")
 DELTA_P_PERCENTILES = (
@@ -76,7 +83,7 @@ def divergence_view(run: RunRecord) -> DivergenceView | None:
     return DivergenceView(
         reference=reference,
         measured=measured_words(next(iter(scores.values()))),
-        error_bound=_power(bound, 1) if bound > 0 else "",
+        error_bound=power_figure(bound, 1) if bound > 0 else "",
         written=bytes_words(sizes[0]) if sizes else "",
         rows=tuple(rows),
         names=tuple(scores),
@@ -103,8 +110,8 @@ def _row(name: str, score: Score | None, job: JobRecord | None) -> DivergenceRow
     extra = score.extra
     return DivergenceRow(
         name=name,
-        mean=_nats(score.value),
-        stderr="" if score.stderr is None else _stderr(score.stderr, score.value),
+        mean=nats_figure(score.value),
+        stderr="" if score.stderr is None else nats_stderr(score.stderr, score.value),
         median=_nats(extra.get("kl_median")),
         high=_nats(extra.get("kl_99")),
         highest=_nats(extra.get("kl_max")),
@@ -177,33 +184,11 @@ def _mean(extra: Mapping[str, float]) -> str:
     value, stderr = extra.get("kl"), extra.get("kl_stderr")
     if value is None or stderr is None:
         return _nats(value)
-    return f"{_nats(value)} ± {_stderr(stderr, value)}"
+    return f"{nats_figure(value)} ± {nats_stderr(stderr, value)}"
 
 
 def _nats(value: float | None) -> str:
-    """Three significant digits; as a power of ten under a thousandth."""
-    if value is None:
-        return _NONE
-    size = abs(value)
-    if size == 0:
-        return "0"
-    if size < 1e-3 or size >= 1e3:
-        return _power(value, 2)
-    return f"{value:#.3g}".rstrip(".").replace("-", MINUS)
-
-
-def _power(value: float, decimals: int) -> str:
-    """'2.60e−4'."""
-    mantissa, _, exponent = f"{value:.{decimals}e}".partition("e")
-    return f"{mantissa}e{int(exponent)}".replace("-", MINUS)
-
-
-def _stderr(stderr: float, value: float) -> str:
-    """With as many decimals as `_nats` gives its value."""
-    shown = _nats(value)
-    if "e" in shown:
-        return _power(stderr, 1)
-    return f"{stderr:.{len(shown.partition('.')[2])}f}"
+    return _NONE if value is None else nats_figure(value)
 
 
 def _estimate(

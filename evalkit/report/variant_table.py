@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from evalkit.records import COSTS, DIVERGENCE, SURVIVAL, RunRecord, Score, VariantRecord
 from evalkit.report import facts
+from evalkit.report.recommendation import SAME_SIZE
 from evalkit.report.view import Tone, change_words, standing_tone, stored_words
 from evalkit.report.words import (
     bytes_words,
@@ -189,9 +190,24 @@ def _change(metric: str, one: Score | None, other: Score | None) -> str:
 
 
 def _marks(run: RunRecord, metric: str, scores: Sequence[Score | None]) -> dict[str, str]:
+    if metric in COSTS and COSTS[metric].is_timed:
+        return {}  # the machine's mood decides
     best, worst = facts.best_and_worst(run, metric)
+    if metric in COSTS:
+        best, worst = _as_large(scores, best, run), _as_large(scores, worst, run)
     known = [score for score in scores if score is not None]
     # Of a handful a mark helps; where every other value is one, it is noise.
     if len(known) < 3 or len(best) + len(worst) > len(known) / 2 + 1:
         return {}
     return {**dict.fromkeys(worst, "worst"), **dict.fromkeys(best, "best")}
+
+
+def _as_large(scores: Sequence[Score | None], names: set[str], run: RunRecord) -> set[str]:
+    """The variants whose bytes are as good as equal to those of the named ones."""
+    values = dict(zip((variant.name for variant in run.variants), scores, strict=True))
+    sizes = [score.value for name in names if (score := values[name]) is not None]
+    return {
+        name
+        for name, score in values.items()
+        if score is not None and any(abs(score.value / size - 1) < SAME_SIZE for size in sizes)
+    }

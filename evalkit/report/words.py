@@ -8,6 +8,8 @@ from evalkit.records import BASELINE, COSTS, Budget, BudgetUnit, Gate, Verdict
 
 ACCURACY = "accuracy"
 """The unit of a share of right answers."""
+NATS = "nats/token"
+"""The unit of a divergence."""
 MINUS = "\N{MINUS SIGN}"
 _ON_CORPORA = ("perplexity", "divergence")
 LONGEST_TEXT = 20_000
@@ -60,13 +62,41 @@ def stderr_figure(stderr: float, value: float) -> str:
     return f"{stderr:,.{decimals}f}"
 
 
+def nats_figure(value: float) -> str:
+    """Nats per token in three significant digits; as a power of ten under a thousandth."""
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 1e-3 or size >= 1e3:
+        return power_figure(value, 2)
+    return f"{value:#.3g}".rstrip(".").replace("-", MINUS)
+
+
+def nats_stderr(stderr: float, value: float) -> str:
+    """A standard error with as many decimals as `nats_figure` gives its value."""
+    shown = nats_figure(value)
+    if "e" in shown:
+        return power_figure(stderr, 1)
+    return f"{stderr:.{len(shown.partition('.')[2])}f}"
+
+
+def power_figure(value: float, decimals: int) -> str:
+    """'2.60e−4'."""
+    mantissa, _, exponent = f"{value:.{decimals}e}".partition("e")
+    return f"{mantissa}e{int(exponent)}".replace("-", MINUS)
+
+
 def score_figure(value: float, unit: str) -> str:
-    """A score's value: '60.0 %' of an accuracy, else four significant digits."""
+    """A score's value: '60.0 %' of an accuracy, '0.00304' nats per token, else `figure`."""
+    if unit == NATS:
+        return nats_figure(value)
     return f"{value * 100:.1f} %" if unit == ACCURACY else figure(value)
 
 
 def score_stderr(stderr: float, value: float, unit: str) -> str:
     """A score's standard error with as many decimals as `score_figure` gives its value."""
+    if unit == NATS:
+        return nats_stderr(stderr, value)
     return f"{stderr * 100:.1f}" if unit == ACCURACY else stderr_figure(stderr, value)
 
 

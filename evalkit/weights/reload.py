@@ -75,9 +75,10 @@ def check_reload(
     apart = float(np.abs(after - before).mean())
     ok = math.isfinite(apart) and apart <= RELOAD_TOLERANCE
     seconds = time.perf_counter() - started
+    how = f"differ by {apart:.1e} nats on average" if apart else "are the same"
     message = (
-        f"token losses in memory and after saving and loading differ by {apart:.1e} nats on "
-        f"average over {len(before)} tokens ({seconds:.1f} s)"
+        f"token losses in memory and after saving and loading {how}, over {len(before)} tokens "
+        f"({seconds:.1f} s)"
     )
     if not ok:
         message += "; what was scored is not what its files say"

@@ -36,6 +36,8 @@ class Dot:
     color: str
     """A CSS colour, as 'var(--good)'."""
     shape: Shape
+    shown: str = ""
+    """The value in words, where `figure` has too few digits for it."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def _row(index: int, dot: Dot) -> dict[str, float | int | str]:
         "value": dot.value,
         "low": dot.low,
         "high": dot.high,
-        "shown": figure(dot.value),
+        "shown": dot.shown or figure(dot.value),
         "color": dot.color,
         "shape": dot.shape,
     }

@@ -15,7 +15,7 @@ from evalkit.report.html.scripts import data_block
 from evalkit.report.token_view import token_data, token_view
 from evalkit.report.variant_table import VariantTable
 from evalkit.report.view import MetricTable
-from evalkit.report.words import clean
+from evalkit.report.words import clean, score_figure
 
 MOST_PAIRS = 12
 """Pairs of variants whose documents are drawn."""
@@ -49,7 +49,8 @@ def metric_chart(run: RunRecord, table: MetricTable) -> dict[str, Any]:
         standing = records.standing(run, variant.name)
         color, shape = _DOTS[standing]
         legend[standing] = (color, shape, _LEGEND[standing])
-        dots.append(Dot(variant.name, score.value, low, high, color, shape))
+        shown = score_figure(score.value, score.unit)
+        dots.append(Dot(variant.name, score.value, low, high, color, shape, shown))
     higher_is_better = table.direction.startswith("higher")
     dots.sort(key=lambda dot: dot.value, reverse=higher_is_better)
     title = f"{table.title} ({table.unit}), {table.direction}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from evalkit.errors import EvalkitError
 from evalkit.records import DIVERGENCE, JsonObject, RunRecord, Score
@@ -93,6 +93,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["unbroken"] = _unbroken
+    environment.filters["whole"] = _whole
     return environment
 
 
@@ -231,6 +232,12 @@ def _date_words(started: str) -> str:
 def _unbroken(text: str) -> str:
     """Keeps a number and its unit on one line."""
     return re.sub(r"(?<=\d) (?=%|pp\b)", "\N{NO-BREAK SPACE}", text)
+
+
+def _whole(text: str) -> Markup:
+    """Escaped, with '4-bit' kept on one line; a no-break hyphen would hide it from a search."""
+    kept = re.sub(r"(\d+-bit)", r'<span class="whole">\1</span>', str(escape(_unbroken(text))))
+    return Markup(kept)
 
 
 def _file_name(name: str) -> str:

@@ -161,7 +161,8 @@
         return span;
       }));
       text.scrollTop = 0;
-      left.textContent = doc.left ? `${doc.left.toLocaleString("en")} more tokens are not shown.` : "";
+      const more = doc.left ? `; ${doc.left.toLocaleString("en")} more tokens are not shown` : "";
+      left.textContent = `${doc.id}, ${doc.tokens.length} tokens${more}`;
       for (const button of list.querySelectorAll("button")) {
         button.setAttribute("aria-pressed", button.dataset.id === doc.key ? "true" : "false");
       }
@@ -179,7 +180,8 @@
         button.dataset.id = doc.key;
         const bar = make("i", mean > 0 ? "bar worse" : "bar better");
         bar.style.width = `${100 * Math.abs(mean) / widest}%`;
-        button.append(make("bdi", "", doc.id), make("span", mean > 0 ? "bad" : "good",
+        button.title = doc.id;
+        button.append(make("bdi", "", doc.title), make("span", mean > 0 ? "bad" : "good",
           signed(mean, 3)), bar);
         button.addEventListener("click", () => draw(doc));
         const item = make("li");
@@ -189,7 +191,11 @@
       draw(keep && shown ? shown : rows[0].doc);
     };
 
-    tokens.documents.forEach((doc, at) => { doc.key = String(at); });
+    tokens.documents.forEach((doc, at) => {
+      doc.key = String(at);
+      // Names of documents are often digests: how one begins says more.
+      doc.title = doc.tokens.join("").replace(/\s+/g, " ").trim().slice(0, 60) || doc.id;
+    });
     for (const [pick, chosen] of [[from, tokens.pair[0]], [to, tokens.pair[1]]]) {
       tokens.variants.forEach((name, at) => {
         const option = make("option", "", name);
