@@ -8,7 +8,7 @@ are imported inside the function: a report without scores does without them.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -67,39 +67,66 @@ def dot_plot(dots: Sequence[Dot], *, title: str, layout: Layout) -> Markup:
     Returns:
         An `<svg>` element to put into a page, every name in it escaped.
     """
-    import altair as alt
-    import vl_convert
-
-    chart = _layers(dots, title, layout).properties(
+    tables = Tables()
+    chart = _layers(dots, title, layout, tables).properties(
         width=layout.width, height=layout.step * len(dots)
     )
-    spec = alt.layer(chart).configure(**chart_config(layout)).to_dict()
-    svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
-    return embeddable(svg, label=title)
+    return draw(chart, tables, chart_config(layout), label=title)
 
 
-def _layers(dots: Sequence[Dot], title: str, layout: Layout) -> alt.LayerChart:
+class Tables:
+    """The rows that a picture draws, beside its charts: Altair copies whatever is in those."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Sequence[Mapping[str, object]]] = {}
+
+    def chart(self, rows: Sequence[Mapping[str, object]]) -> alt.Chart:
+        """A chart of these rows, with no mark yet."""
+        import altair as alt
+
+        name = f"rows-{len(self.rows)}"
+        self.rows[name] = rows
+        return alt.Chart(alt.NamedData(name=name))
+
+
+def draw(chart: alt.LayerChart, tables: Tables, config: dict[str, object], *, label: str) -> Markup:
+    """A chart as an `<svg>` element for a page.
+
+    Args:
+        chart: whose every part Altair has checked when it was made.
+        tables: its rows.
+        config: Vega's, as `chart_config` makes it.
+        label: what the picture shows, for those who do not see it.
+    """
+    import vl_convert
+
+    spec = chart.configure(**config).to_dict(validate=False)
+    spec["datasets"] = tables.rows
+    return embeddable(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]), label=label)
+
+
+def _layers(dots: Sequence[Dot], title: str, layout: Layout, tables: Tables) -> alt.LayerChart:
     import altair as alt
 
     rows = [_row(index, dot) for index, dot in enumerate(dots)]
-    base = alt.Chart(alt.Data(values=rows)).encode(y=alt.Y("row:O", axis=None))
+    base = tables.chart(rows).encode(alt.Y("row:O", axis=None))
     drop = 0 if layout.left else 9
     axis = alt.Axis(title=title, tickCount=layout.ticks, labelFlush=False)
     x = alt.X("value:Q", scale=_scale(dots, layout), axis=axis)
     color = alt.Color("color:N", scale=None)
     intervals = base.mark_rule(strokeWidth=2, yOffset=drop).encode(
-        x="low:Q", x2="high:Q", color=color
+        alt.X("low:Q"), alt.X2("high:Q"), color
     )
     points = base.mark_point(filled=True, size=120, opacity=1, yOffset=drop).encode(
-        x=x, color=color, shape=alt.Shape("shape:N", scale=None)
+        x, color, alt.Shape("shape:N", scale=None)
     )
     values = base.mark_text(
         align="left", dx=10, fontSize=_FONT_SIZE, fontWeight=600, yOffset=drop
-    ).encode(x="high:Q", text="shown:N")
+    ).encode(alt.X("high:Q"), alt.Text("shown:N"))
     names = base.mark_text(
         align="left", fontSize=_FONT_SIZE, limit=(layout.left or layout.width) - 14,
         yOffset=0 if layout.left else -13,
-    ).encode(x=alt.value(0), text="name:N")  # fmt: skip
+    ).encode(alt.XValue(0), alt.Text("name:N"))  # fmt: skip
     return alt.layer(intervals, points, values, names)
 
 

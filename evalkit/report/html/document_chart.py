@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from evalkit.report.documents_view import Moves
-from evalkit.report.html.charts import NARROW, WIDE, Layout, chart_config, embeddable
+from evalkit.report.html.charts import NARROW, WIDE, Layout, Tables, chart_config, draw
 from evalkit.report.words import clean
 
 if TYPE_CHECKING:
@@ -34,26 +34,25 @@ def document_chart(found: Sequence[Moves], *, layout: Layout) -> Markup:
         An `<svg>` element to put into a page, every name in it escaped.
     """
     import altair as alt
-    import vl_convert
 
+    tables = Tables()
     edges = _edges(found, _BINS[layout])
     x = alt.Scale(domain=[edges[0], edges[-1]], nice=False, range=[0, layout.width])
     y = alt.Scale(domain=[0, len(found)], range=[0, _STEPS[layout] * len(found)])
     axis = alt.Axis(title=_TITLE if layout is WIDE else "nats/token; right is worse", tickCount=7)
-    bars = alt.Chart(alt.Data(values=_bars(found, edges))).mark_rect(opacity=0.85)
+    bars = tables.chart(_bars(found, edges)).mark_rect(opacity=0.85)
     drawn = bars.encode(
-        x=alt.X("low:Q", scale=x, axis=axis),
-        x2="high:Q",
-        y=alt.Y("top:Q", scale=y, axis=None),
-        y2="floor:Q",
-        color=alt.Color("color:N", scale=None),
+        alt.X("low:Q", scale=x, axis=axis),
+        alt.X2("high:Q"),
+        alt.Y("top:Q", scale=y, axis=None),
+        alt.Y2("floor:Q"),
+        alt.Color("color:N", scale=None),
     )
-    chart = alt.layer(drawn, *_lines(found, edges), _names(found, edges, layout)).properties(
-        width=layout.width, height=_STEPS[layout] * len(found)
-    )
-    spec = alt.layer(chart).configure(**chart_config(layout)).to_dict()
-    svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
-    return embeddable(svg, label="; ".join(_name(each) for each in found))
+    chart = alt.layer(
+        drawn, *_lines(found, edges, tables), _names(found, edges, layout, tables)
+    ).properties(width=layout.width, height=_STEPS[layout] * len(found))
+    label = "; ".join(_name(each) for each in found)
+    return draw(chart, tables, chart_config(layout), label=label)
 
 
 def _edges(found: Sequence[Moves], bins: int) -> np.ndarray:
@@ -78,7 +77,7 @@ def _bars(found: Sequence[Moves], edges: np.ndarray) -> list[dict[str, float | s
     return rows
 
 
-def _lines(found: Sequence[Moves], edges: np.ndarray) -> list[alt.Chart]:
+def _lines(found: Sequence[Moves], edges: np.ndarray, tables: Tables) -> list[alt.Chart]:
     import altair as alt
 
     floors = [
@@ -91,19 +90,19 @@ def _lines(found: Sequence[Moves], edges: np.ndarray) -> list[alt.Chart]:
     ]
     zero = [{"x": 0.0, "y": 0.0, "y2": float(len(found))}]
     return [
-        alt.Chart(alt.Data(values=floors)).mark_rule(color="var(--line)").encode(
-            x="low:Q", x2="high:Q", y="y:Q"
+        tables.chart(floors).mark_rule(color="var(--line)").encode(
+            alt.X("low:Q"), alt.X2("high:Q"), alt.Y("y:Q")
         ),
-        alt.Chart(alt.Data(values=zero)).mark_rule(color="var(--muted)").encode(
-            x="x:Q", y="y:Q", y2="y2:Q"
+        tables.chart(zero).mark_rule(color="var(--muted)").encode(
+            alt.X("x:Q"), alt.Y("y:Q"), alt.Y2("y2:Q")
         ),
-        alt.Chart(alt.Data(values=medians)).mark_rule(color="var(--ink)", strokeWidth=2).encode(
-            x="x:Q", y="y:Q", y2="y2:Q"
+        tables.chart(medians).mark_rule(color="var(--ink)", strokeWidth=2).encode(
+            alt.X("x:Q"), alt.Y("y:Q"), alt.Y2("y2:Q")
         ),
     ]  # fmt: skip
 
 
-def _names(found: Sequence[Moves], edges: np.ndarray, layout: Layout) -> alt.Chart:
+def _names(found: Sequence[Moves], edges: np.ndarray, layout: Layout, tables: Tables) -> alt.Chart:
     import altair as alt
 
     rows = [
@@ -115,8 +114,8 @@ def _names(found: Sequence[Moves], edges: np.ndarray, layout: Layout) -> alt.Cha
         for row, each in enumerate(found)
         for line, text in enumerate([_name(each)] if layout is WIDE else _name(each).split(": "))
     ]
-    text = alt.Chart(alt.Data(values=rows)).mark_text(align="left", fontSize=13, limit=layout.width)
-    return text.encode(x="x:Q", y="y:Q", text="name:N")
+    text = tables.chart(rows).mark_text(align="left", fontSize=13, limit=layout.width)
+    return text.encode(alt.X("x:Q"), alt.Y("y:Q"), alt.Text("name:N"))
 
 
 def _name(each: Moves) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from markupsafe import Markup
 
-from evalkit.report.html.charts import NARROW, WIDE, Layout, chart_config, embeddable
+from evalkit.report.html.charts import NARROW, WIDE, Layout, Tables, chart_config, draw
 from evalkit.report.html.labels import Label, place_labels
 from evalkit.report.trade_off import TradeOff
 from evalkit.report.words import clean
@@ -60,25 +60,29 @@ def front_chart(found: TradeOff, *, layout: Layout) -> Markup:
         An `<svg>` element to put into a page, every name in it escaped.
     """
     import altair as alt
-    import vl_convert
 
+    tables = Tables()
     width, height = layout.width - 80, _HEIGHTS[layout]
     unit, size = _unit(max(disk for disk, _ in found.points.values()))
     points = {name: (disk / size, bits) for name, (disk, bits) in found.points.items()}
     x = _axis([at for at, _ in points.values()], width, upwards=False)
     y = _axis([at for _, at in points.values()], height, upwards=True)
     chart = alt.layer(
-        *_line([points[name] for name in found.front], x, y, unit, layout),
-        *_names(points, found.front, x, y),
-        *_points(points, found.front, x, y),
+        *_line([points[name] for name in found.front], x, y, unit, layout, tables),
+        *_names(points, found.front, x, y, tables),
+        *_points(points, found.front, x, y, tables),
     ).properties(width=width, height=height)
-    spec = chart.configure(**_config(layout)).to_dict()
-    svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
-    return embeddable(svg, label=f"weights on disk ({unit}) against {_TITLE}")
+    label = f"weights on disk ({unit}) against {_TITLE}"
+    return draw(chart, tables, _config(layout), label=label)
 
 
 def _line(
-    front: Sequence[tuple[float, float]], x: _Axis, y: _Axis, unit: str, layout: Layout
+    front: Sequence[tuple[float, float]],
+    x: _Axis,
+    y: _Axis,
+    unit: str,
+    layout: Layout,
+    tables: Tables,
 ) -> list[alt.Chart]:
     """The front as stairs: what lies above and to the right of it is beaten. It has the axes."""
     import altair as alt
@@ -88,13 +92,11 @@ def _line(
         title=f"weights on disk ({unit}), smaller is better", tickCount=layout.ticks
     )
     vertical = alt.Axis(title=_TITLE, tickCount=6)
-    stairs = alt.Chart(alt.Data(values=rows)).mark_line(
-        strokeWidth=1.5, strokeDash=[4, 3], color="var(--muted)"
-    )
+    stairs = tables.chart(rows).mark_line(strokeWidth=1.5, strokeDash=[4, 3], color="var(--muted)")
     return [
         stairs.encode(
-            x=alt.X("x:Q", scale=_scale(x), axis=horizontal),
-            y=alt.Y("y:Q", scale=_scale(y), axis=vertical),
+            alt.X("x:Q", scale=_scale(x), axis=horizontal),
+            alt.Y("y:Q", scale=_scale(y), axis=vertical),
         )
     ]
 
@@ -108,7 +110,11 @@ def _stairs(front: Sequence[tuple[float, float]], x: _Axis, y: _Axis) -> list[tu
 
 
 def _points(
-    points: dict[str, tuple[float, float]], front: Sequence[str], x: _Axis, y: _Axis
+    points: dict[str, tuple[float, float]],
+    front: Sequence[str],
+    x: _Axis,
+    y: _Axis,
+    tables: Tables,
 ) -> list[alt.Chart]:
     import altair as alt
 
@@ -118,17 +124,21 @@ def _points(
             {"x": at, "y": bits} for name, (at, bits) in points.items()
             if (name in front) is is_front
         ]  # fmt: skip
-        mark = alt.Chart(alt.Data(values=rows)).mark_point(
+        mark = tables.chart(rows).mark_point(
             filled=True, opacity=1, size=110, strokeWidth=2,
             fill="var(--ink)" if is_front else "var(--page)",
             stroke="var(--ink)" if is_front else "var(--neutral)",
         )  # fmt: skip
-        layers.append(mark.encode(x=alt.X("x:Q", scale=_scale(x)), y=alt.Y("y:Q", scale=_scale(y))))
+        layers.append(mark.encode(alt.X("x:Q", scale=_scale(x)), alt.Y("y:Q", scale=_scale(y))))
     return layers
 
 
 def _names(
-    points: dict[str, tuple[float, float]], front: Sequence[str], x: _Axis, y: _Axis
+    points: dict[str, tuple[float, float]],
+    front: Sequence[str],
+    x: _Axis,
+    y: _Axis,
+    tables: Tables,
 ) -> list[alt.Chart]:
     import altair as alt
 
@@ -143,7 +153,7 @@ def _names(
     ]
     labels = place_labels(shown, width=x.pixels, height=y.pixels, lines=boxes)
     leaders = [
-        _leader(at, label, x, y)
+        _leader(at, label, x, y, tables)
         for at, label in zip(points.values(), labels, strict=True)
         if label.is_moved
     ]
@@ -152,21 +162,23 @@ def _names(
         row = {"x": x.value(label.x), "y": y.value(label.y), "name": label.text}
         rows.setdefault((label.align, name in front), []).append(row)
     texts = [
-        alt.Chart(alt.Data(values=same))
+        tables.chart(same)
         .mark_text(align=align, baseline="middle", fontSize=13, fontWeight=600 if bold else 400)
-        .encode(x="x:Q", y="y:Q", text="name:N")
+        .encode(alt.X("x:Q"), alt.Y("y:Q"), alt.Text("name:N"))
         for (align, bold), same in rows.items()
     ]
     return leaders + texts
 
 
-def _leader(point: tuple[float, float], label: Label, x: _Axis, y: _Axis) -> alt.Chart:
+def _leader(
+    point: tuple[float, float], label: Label, x: _Axis, y: _Axis, tables: Tables
+) -> alt.Chart:
     import altair as alt
 
     end = label.x - 3 if label.align == "left" else label.x + 3
     row = {"x": point[0], "y": point[1], "x2": x.value(end), "y2": y.value(label.y)}
-    line = alt.Chart(alt.Data(values=[row])).mark_rule(color="var(--muted)", strokeWidth=0.75)
-    return line.encode(x="x:Q", y="y:Q", x2="x2:Q", y2="y2:Q")
+    line = tables.chart([row]).mark_rule(color="var(--muted)", strokeWidth=0.75)
+    return line.encode(alt.X("x:Q"), alt.Y("y:Q"), alt.X2("x2:Q"), alt.Y2("y2:Q"))
 
 
 def _axis(values: Sequence[float], pixels: float, *, upwards: bool) -> _Axis:
