@@ -239,7 +239,7 @@ def _bases(planned: Plan, store: Store, wanted: RunOptions, pilot: int | None) -
             pilot,
             untrained={job.adapter for job in planned.training if job.yields not in digests},
             baseline=baseline,
-            executor=LocalExecutor(),
+            executor=LocalExecutor(owns_process=True),
             watcher=watcher,
         )
     return bases if measured is None else [measured, *bases]

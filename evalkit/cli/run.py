@@ -70,7 +70,7 @@ def run(
             loaded,
             run_options,
             store=options.open_store(database, create=True),
-            executor=LocalExecutor(),
+            executor=LocalExecutor(owns_process=True),
             watcher=watcher,
         )
     show_run(record, outputs, to_github=True)

@@ -7,12 +7,19 @@ from collections.abc import Iterable, Iterator
 from evalkit.executors.performing import perform
 from evalkit.executors.tasks import Outcome, Task
 from evalkit.records import OnProgress
+from evalkit.weights.memory import spare_libraries
 
 
 class LocalExecutor:
     """One task at a time: on one device, two models at once only fight for it."""
 
+    def __init__(self, *, owns_process: bool = False) -> None:
+        """Args: owns_process: nothing else than evalkit has objects in this process."""
+        self._owns_process = owns_process
+
     def execute(self, tasks: Iterable[Task], on_progress: OnProgress) -> Iterator[Outcome]:
         """Yields each task's outcome before the next one starts."""
         for task in tasks:
+            if self._owns_process:
+                spare_libraries()
             yield perform(task, on_progress)

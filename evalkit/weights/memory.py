@@ -218,6 +218,23 @@ class PeakMemory:
         self.resident_bytes = max(self.resident_bytes, int(psutil.Process().memory_info().rss))
 
 
+def spare_libraries() -> None:
+    """Takes what libraries brought along out of every later collection of garbage.
+
+    torch and transformers make a million objects that live as long as the process; to look through
+    them for garbage after every job takes half a second. Only for a process of our own, and between
+    jobs: a model that is in memory now would never be given back.
+    """
+    global _spared_modules
+    if len(sys.modules) > _spared_modules:
+        gc.collect()
+        gc.freeze()
+        _spared_modules = len(sys.modules)
+
+
+_spared_modules = 0
+
+
 def release_memory() -> None:
     """Gives freed memory back to the system, so that the peak of what follows is its own.
 
