@@ -1,5 +1,8 @@
 """The Guanaco comparison in small on real conversations: 30 training steps, 24 documents."""
 
+import json
+import re
+
 import pytest
 
 pytestmark = [pytest.mark.real, pytest.mark.shared_data]
@@ -60,3 +63,18 @@ def test_the_merge_in_place_deletes_the_adapter_and_its_predictions_with_it(smok
     assert kl["dequant-merged"] < kl["fp16-merged-nf4"] < kl["merged-4bit"]
     assert told["merged-4bit"]["edge_effects"]["perplexity"]["effect"] > 0
     assert told["nf4+adapter"]["edge_effects"]["perplexity"]["effect"] < 0
+
+
+def test_the_report_is_one_file_of_less_than_three_megabytes(smoke):
+    """With the tokens of the documents that moved most, for every variant."""
+    page = smoke.folder / "reports" / "guanaco-smoke" / smoke.told["run"] / "index.html"
+    assert page.stat().st_size < 3_000_000
+    text = page.read_text("utf-8")
+    found = re.search(r'<script type="application/json" id="tokens-data">(.*?)</script>', text)
+    tokens = json.loads(found[1])
+    assert set(tokens["variants"]) == set(smoke.told["variants"])
+    assert [tokens["variants"][at] for at in tokens["pair"]] == ["nf4+adapter", "merged-4bit"]
+    for document in tokens["documents"]:
+        for told in document["variants"]:
+            assert len(told["loss"]) == len(told["top"]) == len(document["tokens"]) > 0
+            assert all(0 < p <= 10_000 for p in told["p"])

@@ -159,12 +159,26 @@ def test_bidirectional_overrides_and_control_characters_are_taken_out(made_up):
 
 
 def test_a_text_of_ten_megabytes_makes_no_page_of_ten_megabytes(made_up):
-    run = made_up.run(suite_text="x" * 10_000_000, id="y" * 10_000)
-    whole = replace(run, variants=tuple(
-        replace(v, samples=tuple(replace(s, text="z" * 10_000_000) for s in v.samples))
-        for v in run.variants
-    ))  # fmt: skip
-    assert len(render_html(whole)) < 3_000_000
+    line = "x" * 10_000_000
+
+    def swollen(variant):
+        score = variant.scores["perplexity"]
+        parts = tuple(
+            replace(part, tokens=(line, *part.tokens[1:]), top_tokens=(line, *part.top_tokens[1:]))
+            for part in score.token_losses
+        )
+        answers = made_up.accuracy({len(variant.name)}, "t/acc", (line, line, line))
+        return replace(
+            variant,
+            samples=tuple(replace(s, text=line) for s in variant.samples),
+            scores={"perplexity": replace(score, token_losses=parts), "t/acc": answers},
+        )
+
+    run = made_up.detailed(suite_text=line, id=line[:10_000])
+    whole = replace(run, variants=tuple(swollen(variant) for variant in run.variants))
+    html = render_html(whole)
+    assert len(html) < 3_000_000
+    assert_harmless(Page(html))
 
 
 def test_a_run_without_a_score_is_drawn(made_up):
