@@ -10,6 +10,7 @@ as much as if each had its own.
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,15 @@ from evalkit.records import Budget, Gate, JobRecord, Score, Verdict
 from evalkit.report.site import write_site
 from evalkit.store import Store, VariantResult
 
-VARIANTS = ("fp16", "nf4", "nf4+adapter", "merged-4bit", "dequant-merged", "requantized", "fp16-merged-nf4")
+VARIANTS = (
+    "fp16",
+    "nf4",
+    "nf4+adapter",
+    "merged-4bit",
+    "dequant-merged",
+    "requantized",
+    "fp16-merged-nf4",
+)
 METRICS = ("perplexity", "perplexity/wiki", "blimp/acc")
 DOCUMENTS = 200
 KINDS = 80
@@ -53,51 +62,72 @@ def timed(store, site, what):
 
 
 def add_run(store, index, ids):
-    gates = [
-        Gate("perplexity", name, against="fp16", max_increase=Budget(0.1, "relative"), place="a:1")
-        for name in VARIANTS[1:4]
-    ]
+    limit = Budget(0.1, "relative")
+    gates = [Gate("perplexity", name, against="fp16", max_increase=limit) for name in VARIANTS[1:4]]
     run = store.start_run(
-        suite="bench", place="bench.yaml", suite_text="name: bench\n", suite_json={"name": "bench"},
+        suite="bench",
+        place="bench.yaml",
+        suite_text="name: bench\n",
+        suite_json={"name": "bench"},
         arguments={"given": {"suite": "bench.yaml"}, "defaulted": {}},
-        provenance={
-            "git": {"revision": f"{index:040x}", "dirty": index % 5 == 0},
-            "packages": {"torch": f"2.{index // 100}.0", "peft": "0.21.2", "transformers": "5.23.0"},
-            "device": "cpu", "device_name": "made up", "python": "3.11.2",
-        },
+        provenance=provenance(index),
         gates=gates,
-    )  # fmt: skip
+    )
     for position, name in enumerate(VARIANTS):
-        kind = (index // 12) % KINDS
-        known = ids.get((kind, name))
-        result = VariantResult(
-            name, ({"load": "fp16"},), "fp16" if position else None, "load fp16",
-            JobRecord(f"score {name}", "score", "reused" if known else "done", 1.0, facts={"effective_dtype": "bf16"}),
-            scores={} if known else {metric: (f"{kind}-{name}-{metric}", score(metric, position, kind)) for metric in METRICS},
-            reused=known or {},
-        )  # fmt: skip
-        store.record_variant(run, result)
-        if not known:
-            ids[kind, name] = {m: store.find_score(f"{kind}-{name}-{m}").id for m in METRICS}
-    store.record_verdicts(run, [
-        Verdict(gate, "PASS", True, effect=0.01, low=0.001, high=0.02, p_value=0.5, n_units=DOCUMENTS, n_clusters=DOCUMENTS)
-        for gate in gates
-    ])  # fmt: skip
+        add_variant(store, run, position, index // 12 % KINDS, ids)
+    verdict = Verdict(gates[0], "PASS", True, effect=0.01, low=0.001, high=0.02, n_units=DOCUMENTS)
+    store.record_verdicts(run, [replace(verdict, gate=gate) for gate in gates])
     store.finish_run(run, seconds=1.0, exit_code=0)
+
+
+def provenance(index):
+    packages = {"torch": f"2.{index // 100}.0", "peft": "0.21.2", "transformers": "5.23.0"}
+    return {
+        "git": {"revision": f"{index:040x}", "dirty": index % 5 == 0},
+        "packages": packages,
+        "device": "cpu",
+        "device_name": "made up",
+        "python": "3.11.2",
+    }
+
+
+def add_variant(store, run, position, kind, ids):
+    name = VARIANTS[position]
+    keys = {metric: f"{kind}-{name}-{metric}" for metric in METRICS}
+    known = ids.get((kind, name))
+    made = {} if known else {m: (keys[m], score(m, position, kind)) for m in METRICS}
+    status = "reused" if known else "done"
+    job = JobRecord(f"score {name}", "score", status, 1.0, facts={"effective_dtype": "bf16"})
+    parent = "fp16" if position else None
+    store.record_variant(
+        run,
+        VariantResult(
+            name, ({"load": "fp16"},), parent, "load fp16", job, scores=made, reused=known or {}
+        ),
+    )
+    if not known:
+        ids[kind, name] = {metric: store.find_score(key).id for metric, key in keys.items()}
 
 
 def score(metric, position, kind):
     generator = np.random.default_rng([position, kind])
     names = tuple(f"document-{index}" for index in range(DOCUMENTS))
     is_task = metric.endswith("acc")
-    value = 0.8 if is_task else 10.0 + position
-    value *= 1 + generator.normal(0, 0.01)
-    sums = generator.normal(0, 1, DOCUMENTS)
+    value = (0.8 if is_task else 10.0 + position) * (1 + generator.normal(0, 0.01))
     return Score(
-        metric, "mean" if is_task else "perplexity", value, value * 0.02, "accuracy" if is_task else "ppl/token",
-        is_task, names, names, sums, np.full(DOCUMENTS, 50.0), {"n_tokens": 1e4},
-        {"data": "d", "prompts": "p"} if is_task else {"data": "d", "protocol": "documents"},
-    )  # fmt: skip
+        metric=metric,
+        kind="mean" if is_task else "perplexity",
+        value=value,
+        stderr=value * 0.02,
+        unit="accuracy" if is_task else "ppl/token",
+        higher_is_better=is_task,
+        unit_ids=names,
+        clusters=names,
+        sums=generator.normal(0, 1, DOCUMENTS),
+        counts=np.full(DOCUMENTS, 50.0),
+        extra={"n_tokens": 1e4},
+        comparison={"data": "d", "prompts" if is_task else "protocol": "documents"},
+    )
 
 
 if __name__ == "__main__":

@@ -32,10 +32,10 @@ def view(
         bool,
         typer.Option(
             "--allow-remote",
-            help="Let others read the reports: without it, only this machine's addresses are taken.",
+            help="Let other machines read the reports, for --host.",
         ),
     ] = False,
-    pages: options.WholePages = 20,
+    pages: options.WholePages = 10,
     database: options.Database = None,
 ) -> None:
     """Write the pages of all runs and serve them until Ctrl-C. Nothing leaves this machine."""

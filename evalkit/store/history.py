@@ -31,7 +31,9 @@ from evalkit.records import (
 from evalkit.store import tables
 from evalkit.store.blobs import gate_from_json, unpack_float64, verdict_from_json
 
-_Rows = Mapping[str, Sequence[sa.Row[Any]]]
+_Query = sa.Select[*tuple[Any, ...]]
+_Row = sa.Row[*tuple[Any, ...]]
+_Rows = Mapping[str, Sequence[_Row]]
 """Rows of a table by the run that they belong to."""
 
 
@@ -101,7 +103,7 @@ def _text(column: Any) -> sa.ColumnElement[str]:
     return sa.cast(column, sa.Text).label(column.key)
 
 
-def _runs(suite: str) -> sa.Select[Any]:
+def _runs(suite: str) -> _Query:
     run = tables.Run
     return (
         sa.select(
@@ -113,18 +115,18 @@ def _runs(suite: str) -> sa.Select[Any]:
     )  # fmt: skip
 
 
-def _of_suite(query: sa.Select[Any], table: Any, suite: str) -> sa.Select[Any]:
+def _of_suite(query: _Query, table: Any, suite: str) -> _Query:
     return query.join(tables.Run, table.run_id == tables.Run.id).where(tables.Run.suite == suite)
 
 
-def _variants(suite: str) -> sa.Select[Any]:
+def _variants(suite: str) -> _Query:
     variant = tables.Variant
     columns = (variant.name, _text(variant.path), variant.parent, variant.edge, variant.job_id)
     query = sa.select(variant.run_id, variant.id, *columns)
     return _of_suite(query, variant, suite).order_by(variant.run_id, variant.position)
 
 
-def _jobs(suite: str) -> sa.Select[Any]:
+def _jobs(suite: str) -> _Query:
     job = tables.Job
     # Facts of trainings hold whole loss curves, and no page over many runs shows one.
     facts = sa.case((job.kind == "score", sa.cast(job.facts, sa.Text))).label("facts")
@@ -132,21 +134,21 @@ def _jobs(suite: str) -> sa.Select[Any]:
     return _of_suite(sa.select(job.run_id, job.id, *columns), job, suite).order_by(job.id)
 
 
-def _shown(suite: str) -> sa.Select[Any]:
+def _shown(suite: str) -> _Query:
     link, variant = tables.VariantScore, tables.Variant
     query = sa.select(variant.run_id, link.variant_id, link.metric, link.score_id)
     query = query.join(variant, link.variant_id == variant.id)
     return _of_suite(query, variant, suite).order_by(link.variant_id, link.metric)
 
 
-def _verdicts(suite: str) -> sa.Select[Any]:
+def _verdicts(suite: str) -> _Query:
     row = tables.VerdictRow
     columns = (row.verdict, row.ok, _text(row.gate), _text(row.details))
     return _of_suite(sa.select(row.run_id, *columns), row, suite).order_by(row.position)
 
 
-def _by_run(session: Session, query: sa.Select[Any]) -> dict[str, list[sa.Row[Any]]]:
-    found: dict[str, list[sa.Row[Any]]] = defaultdict(list)
+def _by_run(session: Session, query: _Query) -> dict[str, list[_Row]]:
+    found: dict[str, list[_Row]] = defaultdict(list)
     for row in session.execute(query):
         found[row.run_id].append(row)
     return found
@@ -180,7 +182,7 @@ def _scores(session: Session, suite: str, texts: _Texts) -> dict[int, tuple[Scor
     return found
 
 
-def _units(session: Session, digests: sa.Select[Any]) -> dict[str, _Units]:
+def _units(session: Session, digests: _Query) -> dict[str, _Units]:
     query = sa.select(tables.UnitSet).where(tables.UnitSet.digest.in_(digests))
     return {row.digest: _unit_set(row) for row in session.scalars(query)}
 
@@ -199,7 +201,7 @@ def _unit_set(row: tables.UnitSet) -> _Units:
 
 def _run(
     suite: str,
-    row: sa.Row[Any],
+    row: _Row,
     rows: _Rows,
     scores: Mapping[int, tuple[Score, PastScore]],
     texts: _Texts,
@@ -249,7 +251,7 @@ def _run(
     return PastRun(outline, past, _stamp(row, rows, outline))
 
 
-def _job(row: sa.Row[Any], texts: _Texts) -> JobRecord:
+def _job(row: _Row, texts: _Texts) -> JobRecord:
     return JobRecord(
         name=row.name,
         kind=cast("Any", row.kind),
@@ -261,7 +263,7 @@ def _job(row: sa.Row[Any], texts: _Texts) -> JobRecord:
     )
 
 
-def _stamp(row: sa.Row[Any], rows: _Rows, outline: RunRecord) -> str:
+def _stamp(row: _Row, rows: _Rows, outline: RunRecord) -> str:
     digest = hashlib.sha256(repr(tuple(row)).encode("utf-8", "backslashreplace"))
     for name in sorted(rows):
         for each in rows[name]:

@@ -45,7 +45,9 @@ def past_run(record, stamp=""):
 def history_of(records, *, suite="quickstart", baseline=None):
     """A history of these runs, oldest first."""
     promoted = [Promotion("main", baseline, "2026-11-01T00:00:00+00:00")] if baseline else []
-    return History(suite, tuple(past_run(replace(r, suite=suite)) for r in records), tuple(promoted))
+    return History(
+        suite, tuple(past_run(replace(r, suite=suite)) for r in records), tuple(promoted)
+    )
 
 
 def made_up_records(make_run, n, *, seed=11):

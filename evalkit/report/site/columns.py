@@ -28,6 +28,8 @@ from evalkit.report.site.looking_back import (
 from evalkit.report.site.places import Places
 from evalkit.report.words import ACCURACY
 
+DIGITS = 6
+"""Significant digits of values: more than a page shows, and a third of the bytes of all."""
 _MOST_FACTS = 400
 """Facts that differ between runs, which the comparing page can tell."""
 _LONGEST_FACT = 200
@@ -53,7 +55,8 @@ class Texts:
 def runs_columns(history: History, places: Places, texts: Texts) -> JsonObject:
     """What lists and tooltips say of each run, oldest first: a column each, texts by place."""
     columns: dict[str, list[Any]] = {
-        name: [] for name in ("id", "url", "started", "tone", "status", "sentence", "git", "changed")
+        name: []
+        for name in ("id", "url", "started", "tone", "status", "sentence", "git", "changed")
     }
     before = None
     for past in history.runs:
@@ -98,20 +101,29 @@ def variant_names(history: History) -> list[str]:
     return list(names)
 
 
-def metric_columns(history: History, variants: Sequence[str]) -> list[JsonObject]:
+def metric_columns(
+    history: History, variants: Sequence[str], *, digits: int = DIGITS
+) -> list[JsonObject]:
     """Every metric that is followed, with a series for each variant that has it.
 
     A series has the columns `run` (places among the runs, rising; the first alone where no run is
     left out), `value`, `low`, `high` (the 95 % interval, null where there is none) and `key`
     (equal: comparable; pairs of a place in the column and the key from there on). `breaks` are the
     runs from which on values are of something else, with what is different.
+
+    Args:
+        history: of a suite.
+        variants: the names that series are told by, by their place.
+        digits: significant ones of values; their differences have fewer.
     """
-    metrics = dict.fromkeys(m for past in reversed(history.runs) for m in trend_metrics(past.outline))
-    return [_metric(history, metric, variants) for metric in metrics]
+    metrics = dict.fromkeys(
+        m for past in reversed(history.runs) for m in trend_metrics(past.outline)
+    )
+    return [_metric(history, metric, variants, digits) for metric in metrics]
 
 
-def _metric(history: History, metric: str, variants: Sequence[str]) -> JsonObject:
-    found = [_series(history, metric, index, name) for index, name in enumerate(variants)]
+def _metric(history: History, metric: str, variants: Sequence[str], digits: int) -> JsonObject:
+    found = [_series(history, metric, (index, name), digits) for index, name in enumerate(variants)]
     series = [one for one, _ in found if one["value"]]
     broken: dict[int, dict[str, None]] = {}
     for _, breaks in found:
@@ -148,8 +160,9 @@ def _form(metric: str, score: Score) -> str:
 
 
 def _series(
-    history: History, metric: str, index: int, name: str
+    history: History, metric: str, variant: tuple[int, str], digits: int
 ) -> tuple[JsonObject, list[tuple[int, list[str]]]]:
+    index, name = variant
     columns: dict[str, list[Any]] = {key: [] for key in ("run", "value", "low", "high", "key")}
     keys: dict[str, int] = {}
     breaks = []
@@ -164,7 +177,13 @@ def _series(
         if last is not None and last[0] != key:
             breaks.append((place, _differing(last[1], score)))
         last = key, score
-        row = (place, rounded(score.value), rounded(low), rounded(high), keys.setdefault(key, len(keys)))
+        row = (
+            place,
+            rounded(score.value, digits),
+            rounded(low),
+            rounded(high),
+            keys.setdefault(key, len(keys)),
+        )
         for column, value in zip(columns.values(), row, strict=True):
             column.append(value)
     return {"variant": index, **_without_the_obvious(columns)}, breaks
@@ -196,9 +215,9 @@ def _differing(old: Score, new: Score) -> list[str]:
     ] or ["the documents"]
 
 
-def rounded(value: float | None) -> float | None:
-    """Six significant digits: more than a page shows, a third of the bytes; None for no number."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+def rounded(value: float | None, digits: int = DIGITS) -> float | None:
+    """A number in so many significant digits; None for what is no number."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")
 
 
 # ------------------------------------------------------------------------------- facts
@@ -254,5 +273,3 @@ def _leaves(tree: object, prefix: str) -> Iterator[tuple[str, str]]:
 def as_text(value: object) -> str:
     """JSON without a space, the same for the same value."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-

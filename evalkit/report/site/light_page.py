@@ -56,7 +56,7 @@ def light_page(past: PastRun, before: PastRun | None, places: Places) -> str:
     lead = len(re.split(r"[;:] ", told, maxsplit=1)[0])
     return render(
         "light.html.j2",
-        mark=Markup(LIGHT_MARK),  # noqa: S704
+        mark=Markup(LIGHT_MARK),
         run_id=short(run.id),
         suite=short(run.suite),
         back=places.back(run),

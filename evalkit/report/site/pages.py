@@ -18,12 +18,17 @@ from evalkit.report.words import clean
 _ESCAPES = {
     "<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029",
 }  # fmt: skip
-_POLICY = "default-src 'none'; {scripts}style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+_POLICY = (
+    "default-src 'none'; {scripts}style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'"
+)
 LONGEST_TEXT = 2_000
 """Characters of any one text that a page over many runs shows."""
 
 
-def render(template: str, *, scripts: Sequence[str] = (), data: object = None, **context: Any) -> str:
+def render(
+    template: str, *, scripts: Sequence[str] = (), data: object = None, **context: Any
+) -> str:
     """A page as text.
 
     Args:
@@ -38,8 +43,8 @@ def render(template: str, *, scripts: Sequence[str] = (), data: object = None, *
         .get_template(template)
         .render(
             policy=_POLICY.format(scripts=f"script-src {sources}; " if scripts else ""),
-            scripts=[Markup(script) for script in scripts],  # noqa: S704
-            data=None if data is None else Markup(json_block(data)),  # noqa: S704
+            scripts=[Markup(script) for script in scripts],
+            data=None if data is None else Markup(json_block(data)),
             **context,
         )
     )
@@ -78,7 +83,7 @@ def own_script(*names: str) -> str:
 @cache
 def environment() -> jinja2.Environment:
     """The site's templates, and the run page's style sheet, which all pages share."""
-    made = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.ChoiceLoader(
             [
                 jinja2.PackageLoader("evalkit.report.site", "templates"),
@@ -91,7 +96,6 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return made
 
 
 def _printable(value: object) -> object:

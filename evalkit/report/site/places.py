@@ -36,7 +36,9 @@ def suite_folders(suites: Sequence[str], known: Mapping[str, str]) -> dict[str, 
             continue
         folder = suite_folder(suite)
         if folder.casefold() in taken:
-            folder += "-" + hashlib.sha256(suite.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+            folder += (
+                "-" + hashlib.sha256(suite.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+            )
         taken.add(folder.casefold())
         chosen[suite] = folder
     return {suite: chosen[suite] for suite in suites}
@@ -50,7 +52,7 @@ class Places:
     """Of the suite's own pages."""
 
     def run_page(self, run: RunRecord) -> str:
-        """A run's page below the site's folder, with forward slashes: what the manifest calls it."""
+        """A run's page below the site's folder, with forward slashes."""
         return "/".join(_parts(run.suite, run.id))
 
     def url(self, run: RunRecord) -> str:

@@ -64,7 +64,12 @@ class PageServer(ThreadingHTTPServer):
         if self.host in _ANY_ADDRESS:
             # Served to others on purpose; under which name they know this machine, it cannot tell.
             return host is not None
-        names = {"127.0.0.1", "localhost", "[::1]", f"[{self.host}]" if ":" in self.host else self.host}
+        names = {
+            "127.0.0.1",
+            "localhost",
+            "[::1]",
+            f"[{self.host}]" if ":" in self.host else self.host,
+        }
         ports = {f":{self.port}", *(("",) if self.port == 80 else ())}
         return host is not None and host.lower() in {n + port for n in names for port in ports}
 
@@ -127,11 +132,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _SECONDS
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Sends a file."""
         self._answer(body=True)
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         """Sends a file's headers."""
         self._answer(body=False)
 
@@ -141,7 +146,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         place = found_file(self.server.folder, self.path)
         path = urlsplit(self.path).path
-        if place is not None and place.name == "index.html" and not path.endswith(("/", "index.html")):
+        if (
+            place is not None
+            and place.name == "index.html"
+            and not path.endswith(("/", "index.html"))
+        ):
             # Without the slash, links of the page would start one folder too high.
             self._redirect(path)
             return

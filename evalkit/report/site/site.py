@@ -26,7 +26,7 @@ from evalkit.report.site.light_page import light_page
 from evalkit.report.site.places import Places, inside, suite_folders
 from evalkit.report.site.suite_pages import compare_page, suite_page
 
-WHOLE_PAGES = 20
+WHOLE_PAGES = 10
 """Runs of each suite, the newest, whose missing pages are drawn whole."""
 
 _LIGHT = "light "
@@ -114,10 +114,11 @@ def write_site(runs: Runs, folder: Path, *, whole_pages: int = WHOLE_PAGES) -> S
 
 def _write_suite(build: _Build, history: History, places: Places) -> None:
     """A suite's own two pages; neither is rendered where nothing that they show has changed."""
-    stamp = _digest(
-        places.folder, repr(history.baselines), *(past.stamp for past in history.runs)
-    )
-    pages = {f"{places.folder}/index.html": suite_page, f"{places.folder}/compare.html": compare_page}
+    stamp = _digest(places.folder, repr(history.baselines), *(past.stamp for past in history.runs))
+    pages = {
+        f"{places.folder}/index.html": suite_page,
+        f"{places.folder}/compare.html": compare_page,
+    }
     for page, render in pages.items():
         if build.before.pages.get(page) == stamp and is_there(inside(build.folder, page)):
             build.count(changed=False)
@@ -161,7 +162,9 @@ def _drawn_whole(history: History, newest: int) -> set[str]:
 
 
 def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join((_code_digest(), *parts)).encode("utf-8", "replace")).hexdigest()[:32]
+    return hashlib.sha256(
+        "\0".join((_code_digest(), *parts)).encode("utf-8", "replace")
+    ).hexdigest()[:32]
 
 
 @cache

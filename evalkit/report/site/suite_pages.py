@@ -25,6 +25,9 @@ from evalkit.report.words import counted
 LISTED_RUNS = 200
 """Runs that the table has as HTML; the script adds the others when it is asked to."""
 
+_PRECISE = 9
+"""Significant digits of values of which the page shows differences."""
+
 
 @dataclass(frozen=True)
 class RunLine:
@@ -83,7 +86,7 @@ def compare_page(history: History, places: Places) -> str:
         "runs": runs_columns(history, places, texts),
         "variants": [short(name) for name in variants],
         "baselines": baseline_marks(history),
-        "metrics": metric_columns(history, variants),
+        "metrics": metric_columns(history, variants, digits=_PRECISE),
         "facts": differing_facts(history, texts),
         "texts": texts.listed,
     }

@@ -107,7 +107,7 @@ function values(metric, one, other) {
   return section(
     [bdi(metric.title)],
     make('p', {class: 'hint'}, bdi(metric.unit), `, ${metric.better} is better.${told}`),
-    make('table', {class: 'pair'}, make('thead', {}, make('tr', {}, ...head)), make('tbody', {}, ...rows)),
+    make('table', {class: 'sides'}, make('thead', {}, make('tr', {}, ...head)), make('tbody', {}, ...rows)),
   );
 }
 
