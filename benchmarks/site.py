@@ -73,7 +73,7 @@ def add_run(store, index, ids):
         provenance=provenance(index),
         gates=gates,
     )
-    for position, name in enumerate(VARIANTS):
+    for position in range(len(VARIANTS)):
         add_variant(store, run, position, index // 12 % KINDS, ids)
     verdict = Verdict(gates[0], "PASS", True, effect=0.01, low=0.001, high=0.02, n_units=DOCUMENTS)
     store.record_verdicts(run, [replace(verdict, gate=gate) for gate in gates])

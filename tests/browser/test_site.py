@@ -55,7 +55,7 @@ def hostile_folder(made_up, tmp_path_factory):
 
 
 def until(page, expression):
-    """Waits until it is true: Playwright's own waiting evaluates texts, which the policy forbids."""
+    """Waits until it is true; Playwright's own waiting evaluates text, which the policy forbids."""
     for _ in range(200):
         if page.evaluate(expression):
             return
