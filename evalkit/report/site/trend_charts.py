@@ -55,7 +55,7 @@ def trend_spec(*, log: bool) -> JsonObject:
 
     rows = alt.Chart(alt.NamedData("rows"))
     x = alt.X("x:Q", scale=alt.Scale(nice=False, zero=False), title=None)
-    scale = alt.Scale(type="log", nice=True) if log else alt.Scale(zero=False, nice=True)
+    scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=False, nice=True)
     y = alt.Y("y:Q", scale=scale, title=None)
     color = alt.Color("c:N", scale=alt.Scale(domain=list(range(len(LIGHT)))), legend=None)
     dash = alt.StrokeDash(

@@ -39,7 +39,9 @@ function domainOf(rows) {
 function ticks(width) {
   const most = Math.max(2, Math.min(count, Math.floor(width / MARGIN)));
   const places = [...new Set(Array.from({length: most}, (_, i) => Math.round((i * (count - 1)) / Math.max(1, most - 1))))];
-  return {places, words: places.map(at => day(at))};
+  const years = places.map(at => /^\d{4}/.exec(runs.started[at])?.[0] ?? '');
+  const several = new Set(years).size > 1;
+  return {places, words: places.map((at, i) => (several && years[i] !== years[i - 1] ? `${day(at)} ${years[i]}` : day(at)))};
 }
 
 function specOf(metric, width) {
@@ -89,7 +91,7 @@ function chartIn(figure) {
 function tellBreaks(place, metric) {
   place.append('The lines break where something else was measured: ');
   metric.breaks.slice(0, 6).forEach(([run, what], at) => {
-    place.append(at ? '; ' : '', 'from ', runLink(run), ' on (', bdi(what), ')');
+    place.append(at ? '; ' : '', bdi(what), ' from ', runLink(run), ' on');
   });
   const more = metric.breaks.length - 6;
   place.append(more > 0 ? `; and ${more} more times.` : '.');
