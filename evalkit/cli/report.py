@@ -42,7 +42,7 @@ def report(
             show_default=False,
         ),
     ] = None,
-    pages: options.WholePages = 10,
+    pages: options.WholePages = 5,
     database: options.Database = None,
 ) -> None:
     """Print a stored run and write its HTML report again. Needs no GPU and no weights."""

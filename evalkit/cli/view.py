@@ -35,7 +35,7 @@ def view(
             help="Let other machines read the reports, for --host.",
         ),
     ] = False,
-    pages: options.WholePages = 10,
+    pages: options.WholePages = 5,
     database: options.Database = None,
 ) -> None:
     """Write the pages of all runs and serve them until Ctrl-C. Nothing leaves this machine."""

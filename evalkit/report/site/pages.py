@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -13,11 +12,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from evalkit.report.html.scripts import data_block
 from evalkit.report.words import clean
 
-_ESCAPES = {
-    "<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029",
-}  # fmt: skip
 _POLICY = (
     "default-src 'none'; {scripts}style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
     "form-action 'none'"
@@ -44,22 +41,10 @@ def render(
         .render(
             policy=_POLICY.format(scripts=f"script-src {sources}; " if scripts else ""),
             scripts=[Markup(script) for script in scripts],
-            data=None if data is None else Markup(json_block(data)),
+            data=None if data is None else data_block(data),
             **context,
         )
     )
-
-
-def json_block(value: object) -> str:
-    """JSON that a `<script>` element can hold: nothing in it ends the element or a line.
-
-    Raises:
-        ValueError: a number is not finite, which JSON has no word for.
-    """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for character, escaped in _ESCAPES.items():
-        text = text.replace(character, escaped)
-    return text
 
 
 def script_hash(script: str) -> str:

@@ -26,7 +26,7 @@ from evalkit.report.site.light_page import light_page
 from evalkit.report.site.places import Places, inside, suite_folders
 from evalkit.report.site.suite_pages import compare_page, suite_page
 
-WHOLE_PAGES = 10
+WHOLE_PAGES = 5
 """Runs of each suite, the newest, whose missing pages are drawn whole."""
 
 _LIGHT = "light "

@@ -12,7 +12,7 @@ import pytest
 from histories import MadeUpRuns, history_of
 
 from evalkit.report.site import trend_charts, write_site
-from evalkit.report.site.pages import json_block, own_script, script_hash
+from evalkit.report.site.pages import own_script, script_hash
 
 
 @pytest.fixture
@@ -62,15 +62,6 @@ def test_only_our_own_scripts_may_run(hostile_site):
         hashes = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
         assert re.findall(r"'sha256-(.*?)'", policy) == hashes
         assert ("script-src" in policy) == bool(scripts)
-
-
-def test_json_in_a_page_ends_nothing():
-    value = {"a": "</script><!-- & \u2028\u2029", "b": [1.5, None]}
-    text = json_block(value)
-    assert not set("<>&\u2028\u2029") & set(text)
-    assert json.loads(text) == value
-    with pytest.raises(ValueError, match="JSON"):
-        json_block([float("nan")])
 
 
 @pytest.mark.parametrize("script", ["a = '</script>'", "<!-- x", "a\r\nb"])
