@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 VERBS = (
     "run", "plan", "runs", "report", "gate", "compare", "baseline", "init", "export", "cache",
-    "doctor",
+    "doctor", "view",
 )  # fmt: skip
 HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "lm_eval"}
 

@@ -21,6 +21,7 @@ from evalkit.cli import (
     report,
     run,
     runs,
+    view,
 )
 from evalkit.cli.outputs import error_lines
 from evalkit.errors import EvalkitError
@@ -33,7 +34,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (run, plan, runs, report, gate, compare, baseline, init, export, cache, doctor):
+for module in (
+    run, plan, runs, report, view, gate, compare, baseline, init, export, cache, doctor,
+):  # fmt: skip
     module.register(app)
 
 INTERRUPTED = 130

@@ -84,6 +84,15 @@ BaselineChoice = Annotated[
 RunId = Annotated[
     str, typer.Argument(metavar="[RUN]", help="A run's id, or the beginning of it, or 'latest'.")
 ]
+WholePages = Annotated[
+    int,
+    typer.Option(
+        "--pages",
+        metavar="N",
+        help="With many runs: draw the missing pages of each suite's N newest runs whole.",
+        min=0,
+    ),
+]
 
 
 def with_plain_aa(arguments: list[str]) -> list[str]:

@@ -50,7 +50,7 @@ class Outputs:
                 raise UsageError(f"{places[place]} and {option} name the same place: {file}")
             places[place] = option
         if self.reports is not None:
-            _check_folder("--reports", self.reports)
+            check_folder("--reports", self.reports)
 
     def console(self) -> Console:
         """Where people read: standard error while standard output is a file's place."""
@@ -204,7 +204,12 @@ def _check_file(option: str, path: Path) -> None:
         raise UsageError(f"{option} {path}: cannot be written: {error.strerror}") from None
 
 
-def _check_folder(option: str, folder: Path) -> None:
+def check_folder(option: str, folder: Path) -> None:
+    """Finds out, before anything is computed, whether a folder is one or can be made.
+
+    Raises:
+        UsageError: something else is in its place, or it cannot be written to.
+    """
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not existing.is_dir():
         raise UsageError(f"{option} {folder}: {existing} is not a folder")

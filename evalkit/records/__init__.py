@@ -5,6 +5,7 @@ from evalkit.records.corpora import (
     Document,
 )
 from evalkit.records.footprint import COSTS, Cost
+from evalkit.records.history import History, PastRun, PastScore, Promotion
 from evalkit.records.judging import (
     BASELINE,
     DIVERGENCE,
@@ -52,6 +53,7 @@ __all__ = [
     "Document",
     "Float64s",
     "Gate",
+    "History",
     "JobKind",
     "JobRecord",
     "JobStatus",
@@ -59,7 +61,10 @@ __all__ = [
     "MetricKind",
     "NoiseFloor",
     "OnProgress",
+    "PastRun",
+    "PastScore",
     "Progress",
+    "Promotion",
     "Repeat",
     "RepeatKind",
     "RunRecord",

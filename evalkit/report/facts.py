@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -183,24 +184,34 @@ def change(score: Score, reference: Score) -> float | None:
     return score.value - reference.value
 
 
-def interval(score: Score) -> tuple[float, float] | None:
+def interval(score: Score, *, clusters: int | None = None) -> tuple[float, float] | None:
     """The 95 % interval of a value by itself, from its clustered standard error.
 
     Student t with one degree of freedom less than clusters; on the log scale for perplexity, where
     the standard error was computed. None where the score has no standard error.
+
+    Args:
+        score: a score.
+        clusters: how many clusters it has, where that was counted before.
     """
-    clusters = len(set(score.clusters))
+    if clusters is None:
+        clusters = len(set(score.clusters))
     if score.stderr is None or clusters < 2:
         return None
-    from scipy.special import stdtrit
-
-    margin = float(stdtrit(clusters - 1, 0.975)) * score.stderr
+    margin = _t_quantile(clusters - 1) * score.stderr
     if score.kind != "perplexity":
         low, high = score.value - margin, score.value + margin
         # No share of right answers is below nothing or above all.
         return (max(low, 0.0), min(high, 1.0)) if score.unit == ACCURACY else (low, high)
     factor = math.exp(min(margin / score.value, 700.0))
     return score.value / factor, score.value * factor
+
+
+@lru_cache(maxsize=1024)
+def _t_quantile(degrees: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.975))
 
 
 def best_and_worst(run: RunRecord, metric: str) -> tuple[set[str], set[str]]:

@@ -6,10 +6,8 @@ Readers and other runs may use the same database at the same time.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
 
@@ -20,6 +18,7 @@ from evalkit.errors import StoreError
 from evalkit.records import (
     Baseline,
     Gate,
+    History,
     JobRecord,
     JsonObject,
     NoiseFloor,
@@ -28,7 +27,7 @@ from evalkit.records import (
     VariantRecord,
     Verdict,
 )
-from evalkit.store import baselines, reading, repeats, tables, writing
+from evalkit.store import baselines, history, reading, repeats, tables, writing
 from evalkit.store.blobs import gate_json, storable_text
 from evalkit.store.failures import explained
 from evalkit.store.opening import database_url, display, open_engine
@@ -45,8 +44,6 @@ from evalkit.store.results import (
 
 DEFAULT_STORE: Final = ".evalkit/evalkit.db"
 """Where runs go when the command line names no database, relative to the working directory."""
-
-_ID_ATTEMPTS: Final = 8
 
 
 class Store:
@@ -120,27 +117,17 @@ class Store:
         Returns:
             The run's id, like `20261121-224455-a3f1` (UTC); ids sort by time.
         """
-        now = datetime.now(UTC)
-        for _ in range(_ID_ATTEMPTS):
-            run = tables.Run(
-                id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
-                suite=suite,
-                place=storable_text(place),
-                started=now.isoformat(timespec="microseconds"),
-                suite_text=suite_text,
-                suite_json=suite_json,
-                arguments=arguments,
-                provenance=provenance,
-                gates=[gate_json(gate) for gate in gates],
-            )
-            with self._writing() as session:
-                if session.get(tables.Run, run.id) is not None:
-                    continue
-                session.add(run)
-                session.flush()
-                writing.write_planned(session, run.id, variants)
-                return run.id
-        raise StoreError(f"{self.place}: no free id for a run; try again")
+        run = tables.Run(
+            suite=suite,
+            place=storable_text(place),
+            suite_text=suite_text,
+            suite_json=suite_json,
+            arguments=arguments,
+            provenance=provenance,
+            gates=[gate_json(gate) for gate in gates],
+        )
+        with self._writing() as session:
+            return writing.write_run(session, run, variants)
 
     def record_training(
         self, run_id: str, job: JobRecord, *, reuse_key: str, content_digest: str | None = None
@@ -274,6 +261,16 @@ class Store:
         """The newest runs, newest first."""
         with self._reading() as session:
             return reading.list_runs(session, limit)
+
+    def list_suites(self) -> tuple[str, ...]:
+        """The names of all suites that were ever run, by their first run."""
+        with self._reading() as session:
+            return history.list_suites(session)
+
+    def load_history(self, suite: str) -> History:
+        """Every run of a suite without what lies behind its values; empty where there is none."""
+        with self._reading() as session:
+            return history.read_history(session, suite)
 
     def find_baseline(
         self, suite: str, name: str, *, promoted: str | None = None

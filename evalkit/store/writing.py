@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -25,6 +28,8 @@ from evalkit.store.shared import add_once
 from evalkit.store.task_texts import write_task_texts
 from evalkit.store.token_losses import write_token_losses
 
+_ID_ATTEMPTS: Final = 8
+
 
 def require_run(session: Session, run_id: str) -> tables.Run:
     """The row of a run.
@@ -36,6 +41,27 @@ def require_run(session: Session, run_id: str) -> tables.Run:
     if run is None:
         raise StoreError(f"the store has no run {run_id}")
     return run
+
+
+def write_run(session: Session, run: tables.Run, variants: Sequence[VariantRecord]) -> str:
+    """Writes a run that starts now, with the variants that it is going to score.
+
+    Returns:
+        Its id, which no other run has.
+
+    Raises:
+        StoreError: every id of this second that was tried is taken.
+    """
+    now = datetime.now(UTC)
+    run.started = now.isoformat(timespec="microseconds")
+    for _ in range(_ID_ATTEMPTS):
+        run.id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        if session.get(tables.Run, run.id) is None:
+            session.add(run)
+            session.flush()
+            write_planned(session, run.id, variants)
+            return run.id
+    raise StoreError("no free id for a run; try again")
 
 
 def write_planned(session: Session, run_id: str, variants: Sequence[VariantRecord]) -> None:
