@@ -57,10 +57,11 @@ def suite_card(history: History, places: Places) -> SuiteCard:
         sentence=sentence(newest),
         when=when(newest.started),
         started=newest.started,
-        n_runs=counted(len(history.runs), "run"),
+        n_runs=counted(len(history.runs), "run")
+        + (" in all" if len(history.runs) > len(recent) else ""),
         baselines=tuple(f"{short(each.name)}: {short(each.run)}" for each in history.baselines),
         bars=tuple(Bar(6 * at, _HEIGHTS[each], each) for at, each in enumerate(recent)),
-        bars_label=f"{ok} of the last {counted(len(recent), 'run')} ok",
+        bars_label=f"{ok} of {len(recent)} ok",
     )
 
 

@@ -118,10 +118,10 @@
 
     const tipLine = (name, variant, at) => {
       const row = make("div", "tip-row");
-      row.append(make("bdi", "name", name), make("span", "", share(Math.exp(-variant.loss[at] / 1000))));
+      row.append(make("bdi", "name", name), make("span", "", `gave it ${share(Math.exp(-variant.loss[at] / 1000))}`));
       const top = make("span", "muted");
       if (variant.top) {
-        top.append("likeliest ", make("bdi", "piece", visible(tokens.pieces[variant.top[at]])),
+        top.append("found likeliest ", make("bdi", "piece", visible(tokens.pieces[variant.top[at]])),
           ` ${share(variant.p[at] / 10000)}`);
       }
       row.append(top);
