@@ -156,6 +156,19 @@ def test_paper_shows_all_of_what_scrolls_on_a_screen(browser, page_file):
         assert page.pdf().startswith(b"%PDF")
 
 
+def test_paper_shows_what_is_folded_away_and_whole_texts(browser, detailed_file):
+    with opened(browser, detailed_file) as page:
+        assert page.locator("details:not([open])").count() > 2
+        page.emulate_media(media="print")
+        page.pdf()
+        assert page.locator("details:not([open])").count() == 0
+        heights = page.evaluate(
+            "[...document.querySelectorAll('.scroll, .tokens')]"
+            ".map(e => e.scrollHeight - e.clientHeight)"
+        )
+        assert max(heights) <= 1
+
+
 @pytest.fixture(scope="module")
 def hostile_texts_of(made_up):
     return made_up.HOSTILE

@@ -513,6 +513,7 @@ def made_up_hostile_run() -> RunRecord:
         suite=HOSTILE[1],
         started=HOSTILE[3],
         suite_text="\n".join(HOSTILE),
+        place=HOSTILE[4],
         arguments={"given": {evil(): evil()}, evil(): {evil(): [evil()]}},
         provenance={evil(): evil(), "device": evil(), "device_name": evil(), "n": {evil(): evil()}},
         variants=tuple(variants),

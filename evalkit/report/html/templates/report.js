@@ -13,6 +13,11 @@
     return node;
   };
 
+  // Paper shows what is folded away on a screen.
+  addEventListener("beforeprint", () => {
+    for (const folded of document.querySelectorAll("details")) folded.open = true;
+  });
+
   // ------------------------------------------------------------------ variants by metrics
 
   const values = data("values-data");
