@@ -22,7 +22,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import fft, optimize, special
+from scipy import special
 
 _INFORMATIVE = 10
 _ROUNDING = 1e-9
@@ -154,6 +154,8 @@ def ends(counts: Counts, alpha: float) -> tuple[float, float]:
         counts: what was seen.
         alpha: level of each side, 0.025 for a 95 % interval.
     """
+    from scipy.optimize import brentq  # takes as long to import as all the rest
+
     if isinstance(counts, Proportion):
         lowest, highest, seen = 0.0, 1.0, counts.hits / counts.size
     else:
@@ -169,7 +171,7 @@ def ends(counts: Counts, alpha: float) -> tuple[float, float]:
         near = seen - sense * _FAR * counts.planning_error
         for start in (near, outermost):
             if sense * (start - outermost) >= 0 and past(start, sense) < 0:
-                return float(optimize.brentq(past, start, seen, args=(sense,), xtol=1e-8))
+                return float(brentq(past, start, seen, args=(sense,), xtol=1e-8))
         return outermost
 
     return end(lowest, 1), end(highest, -1)
@@ -190,6 +192,8 @@ def _difference_tail(gained: float, lost: float, size: float, bound: float) -> f
     first, last = max(centre - reach, -samples), min(centre + reach, samples)
     if seen > last:
         return 0.0
+    from scipy import fft
+
     points = fft.next_fast_len(last - first + 1)
     angles = 2j * np.pi * np.arange(points) / points
     turned = (rises * np.exp(angles) + falls * np.exp(-angles) + (1 - rises - falls)) ** samples
