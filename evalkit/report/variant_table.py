@@ -11,6 +11,7 @@ from evalkit.report.recommendation import SAME_SIZE
 from evalkit.report.view import Tone, change_words, standing_tone, stored_words
 from evalkit.report.words import (
     bytes_words,
+    counted,
     figure,
     metric_words,
     percent,
@@ -32,6 +33,8 @@ class Cell:
     """What the column is sorted by; None comes last."""
     mark: str
     """'best', 'worst', or ''."""
+    remark: str = ""
+    """'3 ties' of a task whose best choices tie exactly: none of them is a hit."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,8 @@ def _cell(metric: str, score: Score, mark: str) -> Cell:
     else:
         value = score_figure(score.value, score.unit)
     stderr = score_stderr(score.stderr, score.value, score.unit) if score.stderr is not None else ""
-    return Cell(value, stderr, score.value, mark)
+    ties = int(score.extra.get("n_ties", 0))
+    return Cell(value, stderr, score.value, mark, counted(ties, "tie") if ties else "")
 
 
 def _bits_column(run: RunRecord, metric: str) -> list[Column]:

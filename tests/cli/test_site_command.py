@@ -88,6 +88,8 @@ def test_view_builds_serves_and_ends_with_ctrl_c(place):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        # A shell in the background ignores SIGINT, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert process.stdout.readline() == "2 suites, 2 runs: 7 files written, 0 unchanged\n"

@@ -87,7 +87,7 @@ def test_a_suite_of_tasks_alone_is_scored_judged_and_shown(workplace, tiny_folde
     flat = " ".join(out.split())
     assert "choices that tie exactly are no hits: fp16 1 of 20 (lm-eval reads" in flat
     (page,) = workplace.glob("reports/tiny/*/index.html")
-    assert "20, 1 tie" in page.read_text(encoding="utf-8")
+    assert ">1 tie</" in page.read_text(encoding="utf-8")
 
 
 def test_what_every_variant_answered_is_stored(workplace):
