@@ -7,13 +7,13 @@ the number. Names (of the suite, a variant, an adapter, a corpus) are in no key.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evalkit.digests import digest_json
 from evalkit.machine import Machine
 from evalkit.noise import computed_in
 from evalkit.paths import Attach, Path, Quantize, VariantGraph, merged_adapters, path_json
-from evalkit.plan_jobs import ReferenceJob, RepeatJob, ScoreJob, TrainJob
+from evalkit.plan_jobs import LeftOut, ReferenceJob, RepeatJob, ScoreJob, TrainJob
 from evalkit.records import DIVERGENCE, SURVIVAL, JsonObject
 from evalkit.sources import Sources
 from evalkit.suite import AdapterSpec, PerplexitySpec, Suite, TaskSpec
@@ -66,6 +66,14 @@ class Plan:
     repeats: tuple[RepeatJob, ...] = ()
     reference: ReferenceJob | None = None
     """What divergence is measured from; None where the suite measures none."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """What the suite has and this run does not compute."""
+
+    @property
+    def every_variant(self) -> tuple[ScoreJob, ...]:
+        """The jobs of all variants, left out or not, in the suite's order."""
+        jobs = {job.variant.name: job for job in (*self.scoring, *self.left_out.scoring)}
+        return tuple(jobs[variant.name] for variant in self.suite.variants)
 
     def adapter_digests(self, trained: Mapping[str, str]) -> dict[str, str]:
         """Digest of every adapter that is known: the ready-made ones and those in `trained`."""

@@ -24,7 +24,7 @@ def planned_variants(plan: Plan) -> tuple[VariantRecord, ...]:
             job=None,
             scores={},
         )
-        for job in plan.scoring
+        for job in plan.every_variant
     )
 
 
