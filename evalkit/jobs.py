@@ -138,6 +138,7 @@ class JobDriver:
                 self._take_trained(training, known)
         for job in left_out.scoring:
             if all(name in self.digests for name in job.adapters):
+                # Fewer tokens to show are better than a number that is not shown.
                 found = find_stored(self._store, self._plan.reuse_keys(job, self.digests))
                 if found.scores:
                     self._record_reused(job, found)
@@ -193,7 +194,9 @@ class JobDriver:
 
     def _find(self, job: ScoreJob) -> StoredNumbers:
         keys = self._plan.reuse_keys(job, self.digests)
-        return StoredNumbers(keys) if self._options.force else find_stored(self._store, keys)
+        if self._options.force:
+            return StoredNumbers(keys)
+        return find_stored(self._store, keys, self._plan.tokens_asked)
 
     def score_task(self, job: ScoreJob, missing: Sequence[str]) -> ScoreTask:
         """The task that measures what is missing of a variant."""

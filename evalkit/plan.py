@@ -40,6 +40,9 @@ SAMPLES = "samples"
 FOOTPRINT = "footprint"
 """The key under which what a variant costs is planned: all `COSTS` come of one measurement."""
 _TASK = "task "
+_NO_MATTER = {"token_losses": 64}
+"""Of a perplexity's key, whatever the suite says: how much is kept with a number does not move it.
+A stored number that keeps less than is asked for is no match all the same: see `find_stored`."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,11 @@ class Plan:
             name: digest_json({"variant": variant, "measure": measure})
             for name, measure in measures.items()
         }
+
+    @property
+    def tokens_asked(self) -> dict[str, int]:
+        """Of how many units each perplexity is to keep the tokens."""
+        return {metric: spec.token_losses for metric, spec in self.suite.metrics.perplexity.items()}
 
     def diverges(self, job: ScoreJob) -> bool:
         """Whether a divergence is measured of this job's variant: of all but the reference."""
@@ -193,7 +201,7 @@ class Plan:
 
     def _perplexity_identity(self, spec: PerplexitySpec) -> JsonObject:
         return {
-            "perplexity": spec.model_dump(mode="json", exclude={"on"}),
+            "perplexity": {**spec.model_dump(mode="json", exclude={"on"}), **_NO_MATTER},
             "data": self.sources.corpora[spec.on].digest,
             "max_tokens_per_document": self.suite.data[spec.on].max_tokens_per_document,
         }
@@ -236,7 +244,11 @@ def recipe_key(spec: AdapterSpec, suite: Suite, sources: Sources, environment: E
     if spec.on_path is None or spec.data is None:
         raise ValueError("only an adapter that is trained here has a recipe")
     # Which other seeds there are does not move what this one trains.
-    training = spec.training and spec.training.model_dump(mode="json", exclude={"seeds"})
+    # Nor does how often a checkpoint is kept on the way.
+    training = spec.training and {
+        **spec.training.model_dump(mode="json", exclude={"seeds"}),
+        "save_steps": None,
+    }
     return digest_json(
         {
             "revision": TRAINING_REVISION,

@@ -177,7 +177,8 @@ def _state(
 ) -> str:
     if any(adapter not in digests for adapter in job.adapters):
         return "to score, after training"
-    return _known(store, planned.reuse_keys(job, digests), force=force)
+    keys = planned.reuse_keys(job, digests)
+    return _known(store, keys, force=force, tokens=planned.tokens_asked)
 
 
 def _repeat_state(
@@ -193,10 +194,16 @@ def _repeat_state(
     return _known(store, repeat_keys(planned, repeat, known), force=force)
 
 
-def _known(store: Store, keys: Mapping[str, str], *, force: bool) -> str:
+def _known(
+    store: Store,
+    keys: Mapping[str, str],
+    *,
+    force: bool,
+    tokens: Mapping[str, int] | None = None,
+) -> str:
     from evalkit.reuse import StoredNumbers, find_stored
 
-    found = StoredNumbers(keys) if force else find_stored(store, keys)
+    found = StoredNumbers(keys) if force else find_stored(store, keys, tokens)
     if not found.missing:
         return f"stored (run {found.run})"
     return f"to score: {', '.join(found.missing)}"
