@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evalkit.executors.tasks import (
+    FOUND,
     Executor,
     LmEvalTask,
     Outcome,
@@ -161,6 +162,7 @@ class JobDriver:
             context=self._context(),
             memory=self._plan.environment.machine.memory,
             out=trained_adapter_folder(self._options.cache, job.recipe_key),
+            again=self._options.force,
         )
 
     def _earlier_training(self, job: TrainJob) -> JobRecord:
@@ -179,7 +181,9 @@ class JobDriver:
             self.digests[job.yields] = adapter_digest(folder, self._options.cache)
         else:
             self.untrained[job.yields] = outcome.error
-        self._record_training(job, self.job_record(outcome, "train"))
+        found = FOUND in outcome.facts
+        record = self._earlier_training(job) if found else self.job_record(outcome, "train")
+        self._record_training(job, record)
 
     def _record_training(self, job: TrainJob, record: JobRecord) -> None:
         digest = self.digests.get(job.yields)

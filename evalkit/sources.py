@@ -17,6 +17,7 @@ from evalkit.corpora import load_corpus
 from evalkit.digests import digest_file, digest_folder, digest_json
 from evalkit.errors import MissingPackageError, NetworkError, UsageError, WeightsError
 from evalkit.records import Corpus
+from evalkit.seals import is_unbroken
 from evalkit.suite import ModelSpec, Suite
 from evalkit.task_sources import TaskSource, resolve_tasks
 
@@ -113,9 +114,9 @@ def resolve_adapter(source: str, revision: str | None, cache: Path) -> AdapterSo
 
 
 def find_trained_adapter(cache: Path, recipe_key: str) -> AdapterSource | None:
-    """The adapter that an earlier run trained by the same recipe, or None."""
+    """The adapter that an earlier run trained by the same recipe, or None; a broken one is none."""
     folder = trained_adapter_folder(cache, recipe_key)
-    if not folder.is_dir():
+    if not is_unbroken(folder, cache):
         return None
     return AdapterSource(folder, adapter_digest(folder, cache), "trained here")
 
@@ -253,14 +254,13 @@ def _folder_source(folder: Path, origin: str, cache: Path) -> WeightsSource:
             "or a hub id"
         )
     config = _read_json(folder / "config.json")
-    dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
     return WeightsSource(
         kind="folder",
         folder=folder,
         filename=None,
         origin=origin,
         digest=digest_folder(folder, _weight_files(folder), cache),
-        precision=f"safetensors {dtype}",
+        precision=f"safetensors {config.get('dtype') or config.get('torch_dtype') or 'float32'}",
     )
 
 

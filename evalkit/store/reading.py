@@ -206,13 +206,12 @@ def find_scores(session: Session, reuse_key: str) -> dict[str, StoredScore]:
 
 def _stored_scores(session: Session, reuse_key: str) -> list[StoredScore]:
     """Every score of a key, the oldest first."""
-    losses = tables.TokenLossRow
-    kept = sa.select(sa.func.count()).where(losses.score_id == tables.ScoreRow.id)
+    mine = tables.TokenLossRow.score_id == tables.ScoreRow.id
     query = (
         sa.select(
             tables.ScoreRow,
             sa.func.length(tables.UnitSet.counts),
-            kept.correlate(tables.ScoreRow).scalar_subquery(),
+            sa.select(sa.func.count()).where(mine).correlate(tables.ScoreRow).scalar_subquery(),
         )
         .join(tables.UnitSet, tables.UnitSet.digest == tables.ScoreRow.units)
         .where(tables.ScoreRow.reuse_key == reuse_key)
@@ -220,12 +219,7 @@ def _stored_scores(session: Session, reuse_key: str) -> list[StoredScore]:
     )
     return [
         StoredScore(
-            row.id,
-            row.computed_in,
-            row.metric,
-            row.value,
-            row.stderr,
-            row.extra,
+            *(row.id, row.computed_in, row.metric, row.value, row.stderr, row.extra),
             units=length // FLOAT64_BYTES,
             kept_units=tokens,
         )
