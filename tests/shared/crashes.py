@@ -98,7 +98,7 @@ def copied(folder: Path, to: Path) -> Path:
 
 
 def power_off(folder: Path, to: Path, flushed: set[int]) -> Path:
-    """A folder as a power cut may leave it: names are there, bytes that were not flushed are not."""
+    """A folder as a power cut may leave it: every name, and only the bytes that were flushed."""
     copied(folder, to)
     for file in folder.rglob("*"):
         if file.is_file() and file.suffix not in SQLITE and file.stat().st_ino not in flushed:
