@@ -170,3 +170,14 @@ def test_the_log_says_where_each_number_is_from(known, capsys):
     assert f"perplexity/one, divergence reused from run {first}" in line
     assert run("--only", "nf4+adapter", "--db", "new.db") == 1
     assert "↺ train tuned  reused from the cache" in capsys.readouterr().err
+
+
+def test_what_is_left_out_keeps_its_other_seeds(tmp_path, tiny_folder):
+    """An adapter that is trained several times is judged by its mean, in a partial run too."""
+    write_suite(tmp_path, tiny_folder, training=", seeds: [0, 1]")
+    whole, _ = small_run(tmp_path)
+    part, jobs = small_run(tmp_path, only=("nf4",))
+    seeds = [[again.label for again in v.repeats] for v in whole.variants]
+    assert seeds == [[], ["seed 1"], ["seed 1"]]
+    assert [[again.label for again in v.repeats] for v in part.variants] == seeds
+    assert set(jobs.values()) == {"reused"}
