@@ -16,7 +16,7 @@ from evalkit.store import Store
 def stored_floors(plan: Plan, store: Store) -> Floors:
     """The newest floor under every number of a plan that was measured under its circumstances."""
     floors: dict[str, dict[str, NoiseFloor]] = {}
-    for job in plan.scoring:
+    for job in plan.every_variant:
         metrics = {*plan.suite.metrics.perplexity, *(gate.metric for gate in plan.suite.gates)}
         keys = _keys(plan, job, metrics)
         known = {metric: store.find_noise_floor(key) for metric, key in keys.items()}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from evalkit.executors.tasks import (
+    FOUND,
     Executor,
     LmEvalTask,
     Outcome,
@@ -17,58 +17,26 @@ from evalkit.executors.tasks import (
     TrainTask,
 )
 from evalkit.plan import FOOTPRINT, SAMPLES, Plan, task_key
-from evalkit.plan_jobs import ScoreJob, TrainJob
+from evalkit.plan_jobs import LeftOut, ScoreJob, TrainJob
 from evalkit.records import (
     DIVERGENCE,
     SURVIVAL,
     JobKind,
     JobRecord,
-    JsonObject,
-    Progress,
     Score,
 )
 from evalkit.reference_jobs import ReferenceKeeper
-from evalkit.repeats import Noise, family_key, seed_of
+from evalkit.repeats import family_key, seed_of
 from evalkit.reuse import StoredNumbers, find_stored, planned_variants
-from evalkit.sources import adapter_digest, find_trained_adapter, trained_adapter_folder
+from evalkit.run_options import RunOptions, Watcher
+from evalkit.sources import (
+    AdapterSource,
+    adapter_digest,
+    find_trained_adapter,
+    trained_adapter_folder,
+)
 from evalkit.store import FAMILY, SEED, Store, VariantResult
 from evalkit.weights.steps import BuildContext
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What the command line says about a run, beside the suite."""
-
-    cache: Path
-    trust_remote_code: bool = False
-    force: bool = False
-    """Compute again what is stored."""
-    noise: Noise | None = None
-    """Measure, beside the suite, the machine's noise ("score") or training's ("train")."""
-    arguments: JsonObject = field(default_factory=dict)
-    """Given and defaulted, for the record."""
-    baseline: str | None = None
-    """A baseline's name or its file; None for the suite's newest `main`."""
-    bootstrap: bool = False
-    """Promote this run where the suite has no baseline yet and every other gate is ok."""
-    database: str | None = None
-    """What `--db` said, for the command that promotes this run."""
-
-
-class Watcher(Protocol):
-    """Who looks on: the terminal's progress display, or the log."""
-
-    def started(self, run_id: str, plan: Plan) -> None:
-        """The run is planned and has its id."""
-        ...
-
-    def on_progress(self, tick: Progress) -> None:
-        """A job ticks."""
-        ...
-
-    def job_ended(self, job: JobRecord, scores: Mapping[str, Score]) -> None:
-        """A job is done, reused, or failed; its result is stored."""
-        ...
 
 
 def build_context(plan: Plan, cache: Path, folders: Mapping[str, Path]) -> BuildContext:
@@ -131,9 +99,7 @@ class JobDriver:
             if known is None or self._options.force:
                 tasks.append(self._train_task(job))
             else:
-                self.folders[job.yields] = known.folder
-                self.digests[job.yields] = known.digest
-                self._record_training(job, self._earlier_training(job))
+                self._take_trained(job, known)
         for outcome in self._executor.execute(tasks, self._watcher.on_progress):
             self._training_ended(jobs[outcome.task.name], outcome)
 
@@ -162,7 +128,28 @@ class JobDriver:
         finally:
             self._reference.delete()
 
+    def take_left_out(self, left_out: LeftOut) -> None:
+        """Records what the store knows of the variants that this run leaves out; computes nothing.
+
+        A variant of which nothing is known stays without a job: it was not scored.
+        """
+        for training in left_out.training:
+            known = find_trained_adapter(self._options.cache, training.recipe_key)
+            if known is not None:
+                self._take_trained(training, known)
+        for job in left_out.scoring:
+            if all(name in self.digests for name in job.adapters):
+                # Fewer tokens to show are better than a number that is not shown.
+                found = find_stored(self._store, self._plan.reuse_keys(job, self.digests))
+                if found.scores:
+                    self._record_reused(job, found)
+
     # ------------------------------------------------------------------------- training
+
+    def _take_trained(self, job: TrainJob, known: AdapterSource) -> None:
+        self.folders[job.yields] = known.folder
+        self.digests[job.yields] = known.digest
+        self._record_training(job, self._earlier_training(job))
 
     def _train_task(self, job: TrainJob) -> TrainTask:
         if job.spec.data is None:
@@ -175,6 +162,7 @@ class JobDriver:
             context=self._context(),
             memory=self._plan.environment.machine.memory,
             out=trained_adapter_folder(self._options.cache, job.recipe_key),
+            again=self._options.force,
         )
 
     def _earlier_training(self, job: TrainJob) -> JobRecord:
@@ -193,7 +181,9 @@ class JobDriver:
             self.digests[job.yields] = adapter_digest(folder, self._options.cache)
         else:
             self.untrained[job.yields] = outcome.error
-        self._record_training(job, self.job_record(outcome, "train"))
+        found = FOUND in outcome.facts
+        record = self._earlier_training(job) if found else self.job_record(outcome, "train")
+        self._record_training(job, record)
 
     def _record_training(self, job: TrainJob, record: JobRecord) -> None:
         digest = self.digests.get(job.yields)
@@ -208,7 +198,9 @@ class JobDriver:
 
     def _find(self, job: ScoreJob) -> StoredNumbers:
         keys = self._plan.reuse_keys(job, self.digests)
-        return StoredNumbers(keys) if self._options.force else find_stored(self._store, keys)
+        if self._options.force:
+            return StoredNumbers(keys)
+        return find_stored(self._store, keys, self._plan.tokens_asked)
 
     def score_task(self, job: ScoreJob, missing: Sequence[str]) -> ScoreTask:
         """The task that measures what is missing of a variant."""
@@ -260,6 +252,9 @@ class JobDriver:
 
     def _record_outcome(self, job: ScoreJob, found: StoredNumbers, outcome: Outcome) -> None:
         record = self.job_record(outcome, "score")
+        if found.scores:
+            runs = {metric: score.run for metric, score in found.scores.items()}
+            record = replace(record, facts={**record.facts, "reused": runs})
         result = found.result(self._planned[job.variant.name], record, outcome)
         self._record(result, outcome.scores)
 

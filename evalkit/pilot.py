@@ -9,12 +9,12 @@ from pathlib import Path
 
 from evalkit.evidence import evidence_of
 from evalkit.executors.tasks import Executor
-from evalkit.jobs import RunOptions, Watcher
 from evalkit.outlook import Basis
 from evalkit.paths import path_json
 from evalkit.plan import Plan
 from evalkit.records import Baseline, RunRecord, Score, VariantRecord
 from evalkit.repeats import gated_variants
+from evalkit.run_options import RunOptions, Watcher
 from evalkit.runner import run_suite
 from evalkit.store import Store
 from evalkit.suite import AdapterSpec, PerplexitySpec, Suite

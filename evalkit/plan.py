@@ -7,13 +7,13 @@ the number. Names (of the suite, a variant, an adapter, a corpus) are in no key.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evalkit.digests import digest_json
 from evalkit.machine import Machine
 from evalkit.noise import computed_in
 from evalkit.paths import Attach, Path, Quantize, VariantGraph, merged_adapters, path_json
-from evalkit.plan_jobs import ReferenceJob, RepeatJob, ScoreJob, TrainJob
+from evalkit.plan_jobs import LeftOut, ReferenceJob, RepeatJob, ScoreJob, TrainJob
 from evalkit.records import DIVERGENCE, SURVIVAL, JsonObject
 from evalkit.sources import Sources
 from evalkit.suite import AdapterSpec, PerplexitySpec, Suite, TaskSpec
@@ -40,6 +40,9 @@ SAMPLES = "samples"
 FOOTPRINT = "footprint"
 """The key under which what a variant costs is planned: all `COSTS` come of one measurement."""
 _TASK = "task "
+_NO_MATTER = {"token_losses": 64}
+"""Of a perplexity's key, whatever the suite says: how much is kept with a number does not move it.
+A stored number that keeps less than is asked for is no match all the same: see `find_stored`."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,14 @@ class Plan:
     repeats: tuple[RepeatJob, ...] = ()
     reference: ReferenceJob | None = None
     """What divergence is measured from; None where the suite measures none."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """What the suite has and this run does not compute."""
+
+    @property
+    def every_variant(self) -> tuple[ScoreJob, ...]:
+        """The jobs of all variants, left out or not, in the suite's order."""
+        jobs = {job.variant.name: job for job in (*self.scoring, *self.left_out.scoring)}
+        return tuple(jobs[variant.name] for variant in self.suite.variants)
 
     def adapter_digests(self, trained: Mapping[str, str]) -> dict[str, str]:
         """Digest of every adapter that is known: the ready-made ones and those in `trained`."""
@@ -97,6 +108,11 @@ class Plan:
             name: digest_json({"variant": variant, "measure": measure})
             for name, measure in measures.items()
         }
+
+    @property
+    def tokens_asked(self) -> dict[str, int]:
+        """Of how many units each perplexity is to keep the tokens."""
+        return {metric: spec.token_losses for metric, spec in self.suite.metrics.perplexity.items()}
 
     def diverges(self, job: ScoreJob) -> bool:
         """Whether a divergence is measured of this job's variant: of all but the reference."""
@@ -185,7 +201,7 @@ class Plan:
 
     def _perplexity_identity(self, spec: PerplexitySpec) -> JsonObject:
         return {
-            "perplexity": spec.model_dump(mode="json", exclude={"on"}),
+            "perplexity": {**spec.model_dump(mode="json", exclude={"on"}), **_NO_MATTER},
             "data": self.sources.corpora[spec.on].digest,
             "max_tokens_per_document": self.suite.data[spec.on].max_tokens_per_document,
         }
@@ -228,7 +244,11 @@ def recipe_key(spec: AdapterSpec, suite: Suite, sources: Sources, environment: E
     if spec.on_path is None or spec.data is None:
         raise ValueError("only an adapter that is trained here has a recipe")
     # Which other seeds there are does not move what this one trains.
-    training = spec.training and spec.training.model_dump(mode="json", exclude={"seeds"})
+    # Nor does how often a checkpoint is kept on the way.
+    training = spec.training and {
+        **spec.training.model_dump(mode="json", exclude={"seeds"}),
+        "save_steps": None,
+    }
     return digest_json(
         {
             "revision": TRAINING_REVISION,

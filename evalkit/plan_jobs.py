@@ -73,3 +73,12 @@ class RepeatJob:
     def name(self) -> str:
         """'score nf4+adapter (seed 1)', 'score nf4 (A/A)'."""
         return f"{self.job.name} ({'A/A' if self.kind == 'aa' else self.label})"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What a run of chosen variants computes nothing of; it takes what the store knows."""
+
+    training: tuple[TrainJob, ...] = ()
+    scoring: tuple[ScoreJob, ...] = ()
+    repeats: tuple[RepeatJob, ...] = ()

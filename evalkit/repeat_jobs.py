@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from evalkit.executors.tasks import Executor, Outcome, ScoreTask
 from evalkit.floors import store_floors
-from evalkit.jobs import JobDriver, RunOptions, Watcher, build_context
+from evalkit.jobs import JobDriver, build_context
 from evalkit.plan import Plan
 from evalkit.plan_jobs import RepeatJob, ScoreJob
 from evalkit.records import JobRecord, Score
@@ -22,6 +22,8 @@ from evalkit.repeats import (
     several_seeds,
 )
 from evalkit.reuse import StoredNumbers, find_stored
+from evalkit.run_options import RunOptions, Watcher
+from evalkit.sources import find_trained_adapter
 from evalkit.store import RepeatResult, Store, StoredDraw, StoredScore
 
 
@@ -66,12 +68,20 @@ class RepeatDriver:
             self._take_up_draws()
         store_floors(self._run_id, self._plan, self._store)
 
+    def take_left_out(self) -> None:
+        """Takes up what the store knows of the repeats of variants that the run leaves out."""
+        scored = self._scored()
+        for repeat in self._plan.left_out.repeats:
+            keys = self._known_keys(repeat) if repeat.job.variant.name in scored else None
+            found = find_stored(self._store, keys) if keys is not None else None
+            if found is not None and found.scores and not found.missing:
+                self._record_reused(repeat, found.scores)
+
     # ------------------------------------------------------------------------- the plan's own
 
     def _possible(self) -> Iterator[RepeatJob]:
         """The repeats of variants that are scored, whose adapters are trained."""
-        record = self._store.load_run(self._run_id)
-        scored = {variant.name for variant in record.variants if variant.scores}
+        scored = self._scored()
         untrained = self._driver.untrained
         for repeat in self._plan.repeats:
             lost = [job.yields for job in repeat.training.values() if job.yields in untrained]
@@ -80,6 +90,19 @@ class RepeatDriver:
                 self._record(repeat, JobRecord(repeat.name, "score", "failed", 0.0, error=error))
             elif repeat.job.variant.name in scored:
                 yield repeat
+
+    def _scored(self) -> set[str]:
+        record = self._store.load_run(self._run_id)
+        return {variant.name for variant in record.variants if variant.scores}
+
+    def _known_keys(self, repeat: RepeatJob) -> dict[str, str] | None:
+        """The keys of a repeat whose adapters were all trained before; else None."""
+        cache = self._options.cache
+        drawn = {n: find_trained_adapter(cache, j.recipe_key) for n, j in repeat.training.items()}
+        found = {name: source.digest for name, source in drawn.items() if source is not None}
+        digests = {**self._driver.digests, **found}
+        lost = drawn.keys() - found.keys() or set(repeat.job.adapters) - digests.keys()
+        return None if lost else repeat_keys(self._plan, repeat, digests)
 
     def _find(self, repeat: RepeatJob) -> StoredNumbers:
         keys = self._keys(repeat)

@@ -12,7 +12,7 @@ from typing import Literal
 from evalkit.digests import digest_json
 from evalkit.errors import UsageError
 from evalkit.plan import FOOTPRINT, SAMPLES, Plan, recipe_key
-from evalkit.plan_jobs import RepeatJob, TrainJob
+from evalkit.plan_jobs import RepeatJob, ScoreJob, TrainJob
 from evalkit.records import BASELINE, DIVERGENCE, SURVIVAL
 from evalkit.suite import AdapterSpec, PerplexitySpec, Suite, TaskSpec
 
@@ -40,12 +40,15 @@ def with_repeats(plan: Plan, noise: Noise | None) -> Plan:
         raise UsageError("--aa=train: this suite trains no adapter whose spread could be measured")
     if noise == "score" and not (plan.suite.metrics.perplexity or plan.suite.tasks):
         raise UsageError("--aa: this suite scores nothing that could be scored twice")
-    repeats = list(_seed_repeats(plan, _more_seeds(plan, noise)))
+    seeds = _more_seeds(plan, noise)
+    repeats = list(_seed_repeats(plan, seeds, plan.scoring))
     if noise == "score":
         repeats.append(_aa_repeat(plan))
     retraining = {job.name: job for repeat in repeats for job in repeat.training.values()}
     wanted = tuple(job for job in retraining.values() if job.repeat is not None)
-    return replace(plan, retraining=wanted, repeats=tuple(repeats))
+    stored = tuple(_seed_repeats(plan, seeds, plan.left_out.scoring))
+    left_out = replace(plan.left_out, repeats=stored)
+    return replace(plan, retraining=wanted, repeats=tuple(repeats), left_out=left_out)
 
 
 def repeat_keys(plan: Plan, repeat: RepeatJob, digests: Mapping[str, str]) -> dict[str, str]:
@@ -130,11 +133,13 @@ def _more_seeds(plan: Plan, noise: Noise | None) -> dict[str, tuple[int, ...]]:
     return seeds
 
 
-def _seed_repeats(plan: Plan, seeds: Mapping[str, Sequence[int]]) -> Iterator[RepeatJob]:
+def _seed_repeats(
+    plan: Plan, seeds: Mapping[str, Sequence[int]], scoring: Sequence[ScoreJob]
+) -> Iterator[RepeatJob]:
     """One repeat of each variant for each further seed of the adapters that it attaches."""
     stated, gated = several_seeds(plan.suite), gated_variants(plan.suite)
-    ships = {job.adapter: job for job in plan.training}
-    for job in plan.scoring:
+    ships = {job.adapter: job for job in (*plan.training, *plan.left_out.training)}
+    for job in scoring:
         mine = [name for name in job.adapters if name in seeds and name in ships]
         if not mine or (job.variant.name not in gated and not set(mine) & set(stated)):
             continue
@@ -158,9 +163,10 @@ def draw_label(seeds: Mapping[str, int]) -> str:
 
 
 def _aa_repeat(plan: Plan) -> RepeatJob:
-    """Of the first variant that a gate names."""
-    first = next(iter(gated_variants(plan.suite)), plan.scoring[0].variant.name)
-    job = next(job for job in plan.scoring if job.variant.name == first)
+    """Of the first variant that a gate names, among those that this run scores."""
+    gated = gated_variants(plan.suite)
+    jobs = {job.variant.name: job for job in plan.scoring}
+    job = next((jobs[name] for name in gated if name in jobs), plan.scoring[0])
     return RepeatJob(job, "aa", aa_label(plan.suite))
 
 

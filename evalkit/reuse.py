@@ -24,7 +24,7 @@ def planned_variants(plan: Plan) -> tuple[VariantRecord, ...]:
             job=None,
             scores={},
         )
-        for job in plan.scoring
+        for job in plan.every_variant
     )
 
 
@@ -79,20 +79,26 @@ class StoredNumbers:
         )
 
 
-def find_stored(store: Store, keys: Mapping[str, str]) -> StoredNumbers:
+def find_stored(
+    store: Store, keys: Mapping[str, str], tokens: Mapping[str, int] | None = None
+) -> StoredNumbers:
     """What the store already knows under these keys.
 
     Args:
         store: where to look.
         keys: `Plan.reuse_keys` of one job.
+        tokens: `Plan.tokens_asked`, by metric: a score that keeps the tokens of fewer units, and
+            has more, is no match, for the report would lack them. None takes any.
     """
+    tokens = tokens or {}
     found = StoredNumbers(keys)
     for name, key in keys.items():
         if name == SAMPLES:
             found.samples = store.find_samples(key)
         else:
             for metric, score in store.find_scores(key).items():
-                found.scores[_renamed(metric, name)] = score
+                if score.kept_units >= min(tokens.get(name, 0), score.units):
+                    found.scores[_renamed(metric, name)] = score
     return found
 
 

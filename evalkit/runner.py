@@ -14,7 +14,7 @@ from evalkit.executors.tasks import Executor
 from evalkit.floors import check_gates, stored_floors
 from evalkit.gates import exit_code as gates_exit_code
 from evalkit.gates import judge
-from evalkit.jobs import JobDriver, RunOptions, Watcher, build_context
+from evalkit.jobs import JobDriver, build_context
 from evalkit.machine import Machine, detect_machine, package_versions, readable_bytes
 from evalkit.noise import Floors, floors_json
 from evalkit.plan import TASK_PACKAGES, TORCHAO, TRAINING_PACKAGES, Environment, Plan, make_plan
@@ -23,6 +23,8 @@ from evalkit.records import Baseline, OnProgress, RunRecord, Verdict
 from evalkit.repeat_jobs import RepeatDriver
 from evalkit.repeats import seed_of, with_repeats
 from evalkit.reuse import planned_variants
+from evalkit.run_options import RunOptions, Watcher
+from evalkit.selection import check_only, narrow
 from evalkit.sources import download, find_trained_adapter, is_downloaded, is_local, resolve
 from evalkit.store import Store
 from evalkit.suite import Suite, suite_from_json
@@ -78,6 +80,8 @@ def run_suite(
         driver.train(plan.training)
         driver.score()
         repeats.run()
+        driver.take_left_out(plan.left_out)
+        repeats.take_left_out()
     except KeyboardInterrupt:
         store.finish_run(run_id, seconds=time.perf_counter() - started, exit_code=130)
         raise
@@ -93,6 +97,7 @@ def plan_suite(suite: Suite, options: RunOptions) -> Plan:
             f"{suite.place}: model.trust_remote_code: this suite wants to run code that comes with "
             "its model. Only the command line may allow that: add --trust-remote-code"
         )
+    check_only(suite, options.only)
     environment = Environment(
         machine=detect_machine(),
         versions=package_versions((*TRAINING_PACKAGES, *TASK_PACKAGES, TORCHAO)),
@@ -100,7 +105,7 @@ def plan_suite(suite: Suite, options: RunOptions) -> Plan:
     )
     sources = resolve(suite, options.cache)
     check_trusted(sources.tasks, trusted=options.trust_remote_code)
-    plan = make_plan(suite, sources, environment)
+    plan = narrow(make_plan(suite, sources, environment), options.only)
     return with_repeats(plan, options.noise)
 
 
@@ -264,6 +269,8 @@ def _start(
         name: {"origin": task.origin, "digest": task.digest}
         for name, task in plan.sources.tasks.items()
     }
+    if options.only:
+        provenance["only"] = [job.variant.name for job in plan.scoring]
     provenance["noise_floors"] = floors_json(floors)
     provenance["baseline"] = chosen.facts(suite.gates, provenance)
     return store.start_run(

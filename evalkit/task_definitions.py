@@ -166,7 +166,7 @@ def builtin_index(version: str, cache: Path) -> Index:
         index = local_index(folder)
         found = {n: (k, f.relative_to(folder).as_posix()) for n, (k, f) in index.files.items()}
         note.parent.mkdir(parents=True, exist_ok=True)
-        aside = note.with_suffix(".tmp")
+        aside = note.with_suffix(f".{os.getpid()}.tmp")
         aside.write_text(json.dumps({"files": found, "tags": index.tags}), encoding="utf-8")
         aside.replace(note)
         return index

@@ -122,7 +122,7 @@ def _source(spec: TaskSpec, index: Index, definitions: list[Definition], cache: 
     local = spec.include_path is not None
     kind = index.kind(spec.task)
     overrides = _overrides(spec, kind, leaves)
-    data = _local_data(spec, leaves, overrides, cache)
+    data, splits = _local_data(spec, leaves, overrides, cache)
     hub = sorted({str(leaf.config["dataset_path"]) for leaf in leaves if _is_hub(leaf, overrides)})
     commits = {dataset: hub_commit(dataset, place=_place(spec)) for dataset in hub}
     files = {file for definition in definitions for file in definition.files}
@@ -135,7 +135,7 @@ def _source(spec: TaskSpec, index: Index, definitions: list[Definition], cache: 
         folders=(index.folder,) if local else _folders(definitions),
         working_folder=index.folder if local else None,
         overrides=overrides,
-        digest=digest_json([sorted(digests.values()), sorted(data.values()), commits]),
+        digest=digest_json([sorted(digests.values()), sorted(splits), commits]),
         origin=", ".join([str(definitions[0].file) if local else "lm-eval", *data, *hub]),
         code=code,
         definitions=definitions,
@@ -177,9 +177,15 @@ def _overrides(spec: TaskSpec, kind: Kind, leaves: Sequence[Definition]) -> Json
 
 def _local_data(
     spec: TaskSpec, leaves: Sequence[Definition], overrides: JsonObject, cache: Path
-) -> dict[str, str]:
-    """Digest of every local file that holds samples, by its path; their columns are checked."""
+) -> tuple[list[str], set[tuple[str, str, str]]]:
+    """The local files that hold samples, whose columns are checked.
+
+    Returns:
+        Their paths; and of each task and split the digest of its file: which split is scored, and
+        which gives the solved examples, moves the numbers.
+    """
     digests: dict[str, str] = {}
+    splits: set[tuple[str, str, str]] = set()
     columns: dict[Path, list[str]] = {}
     for leaf in leaves:
         config = {**leaf.config, **overrides}
@@ -190,7 +196,8 @@ def _local_data(
                 digests[str(file)] = digest_file(file, cache)
             if split in (None, leaf.scored_split):
                 check_columns(leaf, file, columns[file], cluster=spec.cluster, place=_place(spec))
-    return digests
+            splits.add((leaf.name, split or "", digests[str(file)]))
+    return list(digests), splits
 
 
 def _is_hub(leaf: Definition, overrides: JsonObject) -> bool:

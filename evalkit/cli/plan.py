@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from evalkit.outlook import Basis
     from evalkit.plan import Plan
-    from evalkit.plan_jobs import ReferenceJob, RepeatJob
+    from evalkit.plan_jobs import ReferenceJob, RepeatJob, ScoreJob
     from evalkit.runner import RunOptions
     from evalkit.store import Store
     from evalkit.weights.steps import BuildContext
@@ -57,7 +57,7 @@ def plan(
     wanted = RunOptions(options.cache_folder(cache), trust_remote_code=trust_remote_code, noise=aa)
     planned = plan_suite(loaded, wanted)
     store = options.open_store(database, create=True)
-    _print_jobs(planned, store, wanted.cache, Console())
+    print_jobs(planned, store, wanted, Console())
     if loaded.gates:
         _print_gates(planned, store, wanted, pilot, console=Console())
 
@@ -65,15 +65,23 @@ def plan(
 # ----------------------------------------------------------------------------- jobs
 
 
-def _print_jobs(planned: Plan, store: Store, cache: Path, console: Console) -> None:
+def print_jobs(planned: Plan, store: Store, wanted: RunOptions, console: Console) -> None:
+    """Prints each job of a plan: its path, its memory, and what is known of it already.
+
+    Args:
+        planned: the run's.
+        store: where to look.
+        wanted: how the run would be asked for.
+        console: where to print.
+    """
     from rich.table import Table
 
     from evalkit.weights.fitting import is_measurable
 
-    context = _context(planned, cache)
+    context = _context(planned, wanted.cache)
     table = Table("job", "path", "memory", "state", box=None, pad_edge=False)
     table.columns[2].justify = "right"
-    for row in _rows(planned, store, cache, context):
+    for row in _rows(planned, store, wanted, context):
         table.add_row(*row)
     console.print(table)
     console.print("memory: estimated peak of the whole process on one device", style="dim")
@@ -84,24 +92,29 @@ def _print_jobs(planned: Plan, store: Store, cache: Path, console: Console) -> N
         )
 
 
-def _rows(planned: Plan, store: Store, cache: Path, context: BuildContext) -> Iterator[Row]:
+def _rows(planned: Plan, store: Store, wanted: RunOptions, context: BuildContext) -> Iterator[Row]:
     from evalkit.paths import describe
     from evalkit.weights.fitting import training_bytes, variant_bytes
 
-    digests = _digests(planned, cache)
+    digests = _digests(planned, wanted.cache)
+    # What is computed again leaves nothing known but the adapters that are ready-made.
+    known = planned.adapter_digests({}) if wanted.force else digests
     for job in (*planned.training, *planned.retraining):
-        state = "trained already" if job.yields in digests else "to train"
+        state = "trained already" if job.yields in known else "to train"
         yield job.name, "", _memory(training_bytes(job.spec, context)), state
     if planned.reference is not None:
-        needed = _is_reference_needed(planned, digests, store)
+        needed = wanted.force or _is_reference_needed(planned, digests, store)
         yield _reference_row(planned.reference, context, needed=needed)
     for scoring in planned.scoring:
         path = scoring.variant.path
-        state = _state(planned, scoring.variant.name, digests, store)
+        state = _state(planned, scoring, known, store, force=wanted.force)
         yield scoring.name, describe(path), _memory(variant_bytes(path, context)), state
+    for left_out in planned.left_out.scoring:
+        state = f"left out; {_state(planned, left_out, digests, store)}"
+        yield left_out.name, describe(left_out.variant.path), "", state
     for repeat in planned.repeats:
         path = repeat.job.variant.path
-        state = _repeat_state(planned, repeat, digests, store)
+        state = _repeat_state(planned, repeat, known, store, force=wanted.force)
         yield repeat.name, repeat.label, _memory(variant_bytes(path, context)), state
 
 
@@ -149,20 +162,27 @@ def _digests(planned: Plan, cache: Path) -> dict[str, str]:
     """Of the adapters that are there, by `TrainJob.yields` or their name."""
     from evalkit.sources import find_trained_adapter
 
-    jobs = (*planned.training, *planned.retraining)
+    jobs = (*planned.training, *planned.retraining, *planned.left_out.training)
     known = {job.yields: find_trained_adapter(cache, job.recipe_key) for job in jobs}
     return planned.adapter_digests({n: source.digest for n, source in known.items() if source})
 
 
-def _state(planned: Plan, variant: str, digests: Mapping[str, str], store: Store) -> str:
-    job = next(job for job in planned.scoring if job.variant.name == variant)
+def _state(
+    planned: Plan,
+    job: ScoreJob,
+    digests: Mapping[str, str],
+    store: Store,
+    *,
+    force: bool = False,
+) -> str:
     if any(adapter not in digests for adapter in job.adapters):
         return "to score, after training"
-    return _known(store, planned.reuse_keys(job, digests))
+    keys = planned.reuse_keys(job, digests)
+    return _known(store, keys, force=force, tokens=planned.tokens_asked)
 
 
 def _repeat_state(
-    planned: Plan, repeat: RepeatJob, digests: Mapping[str, str], store: Store
+    planned: Plan, repeat: RepeatJob, digests: Mapping[str, str], store: Store, *, force: bool
 ) -> str:
     from evalkit.repeats import repeat_keys
 
@@ -171,13 +191,19 @@ def _repeat_state(
     known = {name: digest for name, digest in attached.items() if digest is not None}
     if len(known) < len(attached):
         return "to score, after training"
-    return _known(store, repeat_keys(planned, repeat, known))
+    return _known(store, repeat_keys(planned, repeat, known), force=force)
 
 
-def _known(store: Store, keys: Mapping[str, str]) -> str:
-    from evalkit.reuse import find_stored
+def _known(
+    store: Store,
+    keys: Mapping[str, str],
+    *,
+    force: bool,
+    tokens: Mapping[str, int] | None = None,
+) -> str:
+    from evalkit.reuse import StoredNumbers, find_stored
 
-    found = find_stored(store, keys)
+    found = StoredNumbers(keys) if force else find_stored(store, keys, tokens)
     if not found.missing:
         return f"stored (run {found.run})"
     return f"to score: {', '.join(found.missing)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -22,6 +23,7 @@ from evalkit.records import Progress as Tick
 
 _LOG_EVERY_SECONDS = 15.0
 _WIDE_ENOUGH_FOR_A_BAR = 110
+_FROM_CACHE = "reused from the cache: no run in this store trained it"
 
 
 @contextmanager
@@ -176,9 +178,11 @@ def _headline(run_id: str, plan: Plan) -> str:
     machine = plan.environment.machine
     training = len(plan.training) + len(plan.retraining)
     again = f" and {len(plan.repeats)} again" if plan.repeats else ""
+    of_all = f" of {len(plan.every_variant)}" if plan.left_out.scoring else ""
     return (
         f"run {run_id}: {plan.suite.name}, {training} to train, "
-        f"{len(plan.scoring)} variants to score{again} on {machine.name} ({machine.cores} cores)"
+        f"{len(plan.scoring)}{of_all} variants to score{again} on {machine.name} "
+        f"({machine.cores} cores)"
     )
 
 
@@ -188,14 +192,24 @@ def _amount(tick: Tick) -> str:
     return f"{tick.done:,}/{tick.total:,} {tick.unit}"
 
 
+def _taken(job: JobRecord) -> Iterator[str]:
+    """'perplexity reused from run 20261121-224455-a3f1', for each run that numbers came from."""
+    by_run: dict[str, list[str]] = defaultdict(list)
+    for metric, run in job.facts.get("reused", {}).items():
+        if metric not in COSTS:
+            by_run[run].append(metric)
+    for run, metrics in by_run.items():
+        yield f"{', '.join(metrics)} reused from run {run}"
+
+
 def _job_line(job: JobRecord, scores: Mapping[str, Score]) -> str:
     marks = {"done": "✓", "reused": "↺", "failed": "✗", "cancelled": "✗"}
     qualities = {name: score for name, score in scores.items() if name not in COSTS}
     values = ", ".join(f"{name} {score.value:.4g}" for name, score in qualities.items())
     if job.status == "reused":
-        told = f"reused from run {job.reused_from}" if job.reused_from else "reused"
+        told = f"reused from run {job.reused_from}" if job.reused_from else _FROM_CACHE
     elif job.status == "failed":
         told = f"FAILED: {job.error}"
     else:
-        told = f"{job.seconds:.1f} s"
+        told = ", ".join((f"{job.seconds:.1f} s", *_taken(job)))
     return "  ".join(filter(None, (f"{marks[job.status]} {job.name}", values, told)))

@@ -5,14 +5,18 @@ from __future__ import annotations
 import errno
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from evalkit.errors import EvalkitError
 from evalkit.executors.findings import adapter_findings, refuse, reload_findings
-from evalkit.executors.tasks import Outcome, ReferenceTask, ScoreTask, Task, TrainTask
-from evalkit.records import DIVERGENCE, SURVIVAL, OnProgress, Sample, Score
+from evalkit.executors.tasks import FOUND, Outcome, ReferenceTask, ScoreTask, Task, TrainTask
+from evalkit.records import DIVERGENCE, SURVIVAL, OnProgress, Progress, Sample, Score
 from evalkit.records.integrity import Finding
+from evalkit.seals import is_unbroken
 from evalkit.weights.memory import PeakMemory, release_memory
 from evalkit.weights.steps import BuiltVariant
 
@@ -49,6 +53,29 @@ def _perform(task: Task, on_progress: OnProgress) -> _Done:
 
 
 def _train(task: TrainTask, on_progress: OnProgress) -> _Done:
+    """Trains under a lock: what several runs want at once is trained by one of them."""
+    with _alone(task, on_progress):
+        if not task.again and is_unbroken(task.out, task.context.cache):
+            return {FOUND: True}, {}, ()
+        return _train_here(task, on_progress)
+
+
+@contextmanager
+def _alone(task: TrainTask, on_progress: OnProgress) -> Iterator[None]:
+    task.out.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(task.out.with_name(f"{task.out.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        on_progress(Progress(task.name, "wait for another run, which trains it", 0, None))
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _train_here(task: TrainTask, on_progress: OnProgress) -> _Done:
     from evalkit.weights.checks import check_flavour
     from evalkit.weights.fitting import check_training_fits
     from evalkit.weights.training import train_adapter

@@ -26,6 +26,8 @@ class TrainTask:
     memory: int
     """Bytes of the device: what needs more is refused before it is loaded."""
     out: Path
+    again: bool = False
+    """Train also where the adapter is there."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class ScoreTask:
     """Save the variant when all else is done, load it again, and compare."""
 
 
+FOUND = "found"
+"""The fact of a training that had nothing to do: another run trained the adapter meanwhile."""
 Task = TrainTask | ReferenceTask | ScoreTask
 
 

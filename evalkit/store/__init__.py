@@ -1,6 +1,7 @@
 """Runs, jobs and scores in a SQL database; plain records go in and come out."""
 
 from evalkit.store.failures import masked
+from evalkit.store.opening import is_new
 from evalkit.store.repeats import FAMILY, SEED
 from evalkit.store.results import (
     BaselineSummary,
@@ -27,5 +28,6 @@ __all__ = [
     "StoredScore",
     "StoredTraining",
     "VariantResult",
+    "is_new",
     "masked",
 ]

@@ -18,6 +18,10 @@ _OWN_COLUMNS = {"gate", "verdict", "ok"}
 _BUDGETS = ("max_increase", "max_decrease")
 
 
+FLOAT64_BYTES = 8
+"""That `pack_float64` takes for each value."""
+
+
 def pack_float64(values: Float64s) -> bytes:
     """Any one-dimensional float64 array as little-endian bytes, 8 a value."""
     return np.ascontiguousarray(values, dtype="<f8").tobytes()

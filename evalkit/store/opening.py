@@ -38,6 +38,16 @@ def database_url(place: str) -> sa.URL:
     return url
 
 
+def is_new(place: str) -> bool:
+    """Whether opening this path or URL would make a SQLite file that is not there yet.
+
+    Raises:
+        StoreError: it is neither.
+    """
+    url = database_url(place)
+    return url.get_backend_name() == "sqlite" and not Path(url.database or "").exists()
+
+
 def open_engine(url: sa.URL, *, create: bool) -> sa.Engine:
     """An engine on a database that exists and holds the schema of `tables.REVISIONS[-1]`.
 

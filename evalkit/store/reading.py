@@ -25,6 +25,7 @@ from evalkit.records import (
 )
 from evalkit.store import tables
 from evalkit.store.blobs import (
+    FLOAT64_BYTES,
     gate_from_json,
     sample_from_json,
     unpack_float64,
@@ -194,28 +195,36 @@ def _verdicts(session: Session, run_id: str) -> tuple[Verdict, ...]:
 
 def find_score(session: Session, reuse_key: str) -> StoredScore | None:
     """The newest score of this key."""
-    row = session.scalar(
-        sa.select(tables.ScoreRow)
-        .filter_by(reuse_key=reuse_key)
-        .order_by(tables.ScoreRow.id.desc())
-        .limit(1)
-    )
-    if row is None:
-        return None
-    return StoredScore(row.id, row.computed_in, row.metric, row.value, row.stderr, row.extra)
+    found = _stored_scores(session, reuse_key)
+    return found[-1] if found else None
 
 
 def find_scores(session: Session, reuse_key: str) -> dict[str, StoredScore]:
     """The newest score of each metric that was computed under this key."""
-    rows = session.scalars(
-        sa.select(tables.ScoreRow).filter_by(reuse_key=reuse_key).order_by(tables.ScoreRow.id)
-    )
-    return {
-        row.metric: StoredScore(
-            row.id, row.computed_in, row.metric, row.value, row.stderr, row.extra
+    return {score.metric: score for score in _stored_scores(session, reuse_key)}
+
+
+def _stored_scores(session: Session, reuse_key: str) -> list[StoredScore]:
+    """Every score of a key, the oldest first."""
+    mine = tables.TokenLossRow.score_id == tables.ScoreRow.id
+    query = (
+        sa.select(
+            tables.ScoreRow,
+            sa.func.length(tables.UnitSet.counts),
+            sa.select(sa.func.count()).where(mine).correlate(tables.ScoreRow).scalar_subquery(),
         )
-        for row in rows
-    }
+        .join(tables.UnitSet, tables.UnitSet.digest == tables.ScoreRow.units)
+        .where(tables.ScoreRow.reuse_key == reuse_key)
+        .order_by(tables.ScoreRow.id)
+    )
+    return [
+        StoredScore(
+            *(row.id, row.computed_in, row.metric, row.value, row.stderr, row.extra),
+            units=length // FLOAT64_BYTES,
+            kept_units=tokens,
+        )
+        for row, length, tokens in session.execute(query)
+    ]
 
 
 def find_samples(session: Session, reuse_key: str) -> StoredSamples | None:

@@ -58,6 +58,10 @@ class StoredScore:
     value: float
     stderr: float | None
     extra: Mapping[str, float]
+    units: int
+    """How many it has."""
+    kept_units: int
+    """Of how many of them the tokens are kept."""
 
 
 @dataclass(frozen=True)

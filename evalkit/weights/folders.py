@@ -10,29 +10,40 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evalkit.errors import WeightsError
+from evalkit.seals import seal
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK_FULL_WORDS = ("no space left", "disk quota exceeded", "os error 28", "os error 122")
 
 
 @contextlib.contextmanager
-def written_aside(folder: Path) -> Iterator[Path]:
+def written_aside(folder: Path, *, sealed: bool = False) -> Iterator[Path]:
     """Gives an empty folder to fill; it becomes `folder` when the block ends without an error.
 
-    An existing `folder` is replaced. After an error (Ctrl-C included) nothing of it is left.
+    An existing `folder` is replaced. After an error (Ctrl-C included) nothing of it is left; after
+    a kill, whatever has the folder's name is whole.
+
+    Args:
+        folder: the folder to be.
+        sealed: write down the digests of its files, for who reads them (`evalkit.seals`).
 
     Raises:
         WeightsError: the disk is full.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    replaced = aside.with_suffix(".old")
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir()
         yield aside
-        _flush(aside)
+        if sealed:
+            seal(aside)
+        flush(aside)
         if folder.exists():
-            shutil.rmtree(folder)
+            # Deleting takes a while, and half of a folder must not be found under its name.
+            shutil.rmtree(replaced, ignore_errors=True)
+            folder.rename(replaced)
         aside.rename(folder)
         _flush_entry(folder.parent)
     except Exception as error:
@@ -45,6 +56,7 @@ def written_aside(folder: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -54,7 +66,8 @@ def is_disk_full(error: BaseException) -> bool:
     return any(words in str(error).lower() for words in _DISK_FULL_WORDS)
 
 
-def _flush(folder: Path) -> None:
+def flush(folder: Path) -> None:
+    """Asks the kernel to write a folder, with every file below it, to the disk."""
     for file in folder.rglob("*"):
         if file.is_file():
             _flush_entry(file)

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from evalkit.errors import MachineError, WeightsError
 from evalkit.records import OnProgress, Progress
+from evalkit.seals import is_unbroken
 from evalkit.sources import WeightsSource
 from evalkit.weights.checkpoint import check_checkpoint, is_encoder_decoder, stored_dtype
 from evalkit.weights.folders import is_disk_full, written_aside
@@ -48,9 +49,9 @@ def prepare_base(
     folder = converted_folder(source, cache)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
-        if not folder.is_dir():
+        if not is_unbroken(folder, cache):
             on_progress(Progress(job, "convert GGUF (once)", 0, None))
-            with written_aside(folder) as aside:
+            with written_aside(folder, sealed=True) as aside:
                 _convert_gguf(source, aside)
     check_checkpoint(folder)
     return folder

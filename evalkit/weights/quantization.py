@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.digests import digest_json
 from evalkit.errors import WeightsError
 from evalkit.paths import Quantize
+from evalkit.seals import is_unbroken
 from evalkit.weights.checkpoint import checkpoint_headers
 from evalkit.weights.group4 import is_group4
 from evalkit.weights.group4_loading import group4_config
@@ -81,9 +82,9 @@ def cached_checkpoint(cache: Path, identity: dict[str, Any]) -> Path:
     return cache / "quantized" / digest_json(content)[:32]
 
 
-def is_whole(folder: Path) -> bool:
+def is_whole(folder: Path, cache: Path) -> bool:
     """Whether a cached checkpoint is there and undamaged; a damaged one is made again."""
-    if not folder.is_dir():
+    if not is_unbroken(folder, cache):
         return False
     try:
         checkpoint_headers(folder)

@@ -12,6 +12,7 @@ from filelock import FileLock
 from evalkit.digests import digest_folder, digest_json
 from evalkit.errors import TrainingError
 from evalkit.records import OnProgress, Progress
+from evalkit.seals import is_unbroken
 from evalkit.sources import WeightsSource
 from evalkit.weights import loading
 from evalkit.weights.adapters import target_names
@@ -66,9 +67,9 @@ def residual_base(
     out = context.cache / "residuals" / identity
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.with_name(f"{identity}.lock")):
-        if not out.is_dir():
+        if not is_unbroken(out, context.cache):
             on_progress(Progress(job, "split off singular parts (once)", 0, len(modules)))
-            with written_aside(out) as aside:
+            with written_aside(out, sealed=True) as aside:
                 _write_residual(folder, aside, rank, modules, context)
     return WeightsSource(
         kind="folder",

@@ -157,9 +157,9 @@ def load_quantized(load_step: paths.Load, step: paths.Quantize, build: _Build) -
     folder = quantization.cached_checkpoint(build.context.cache, identity)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
-        if not quantization.is_whole(folder):
+        if not quantization.is_whole(folder, build.context.cache):
             model = _load(build, build.folder, _few_bits(step, build, build.folder))
-            with written_aside(folder) as aside, loading.quiet_libraries():
+            with written_aside(folder, sealed=True) as aside, loading.quiet_libraries():
                 model.save_pretrained(aside)
     build.model = _load(build, folder)
 

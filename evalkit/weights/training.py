@@ -25,6 +25,7 @@ from evalkit.weights.folders import is_disk_full, written_aside
 from evalkit.weights.memory import PeakMemory
 from evalkit.weights.qalora import check_pooled
 from evalkit.weights.steps import BuildContext, BuiltVariant, build_variant
+from evalkit.weights.training_checkpoints import last_whole_checkpoint, sealing
 from evalkit.weights.training_config import lora_config, sft_config
 from evalkit.weights.training_data import training_dataset
 from evalkit.weights.training_pairs import pairs_dataset, pairs_trainer
@@ -83,8 +84,9 @@ def train_adapter(
             trainer.add_callback(watch.callback())
             trainable = _count_trainable(trainer.model)
             watch.expect(trainer)
-            _train(trainer, scratch)
-        with written_aside(out) as aside:
+            trainer.add_callback(sealing())
+            _train(trainer, last_whole_checkpoint(scratch, context.cache))
+        with written_aside(out, sealed=True) as aside:
             _save(trainer, recipe, built, aside)
             first.note_in(aside)
     return {
@@ -196,11 +198,9 @@ def _reset_accelerate() -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def _train(trainer: SFTTrainer, scratch: Path) -> None:
-    from transformers.trainer_utils import get_last_checkpoint
-
+def _train(trainer: SFTTrainer, checkpoint: str | None) -> None:
     with loading.quiet_libraries():
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(scratch)))
+        trainer.train(resume_from_checkpoint=checkpoint)
 
 
 def _save(trainer: SFTTrainer, recipe: _Recipe, built: BuiltVariant, folder: Path) -> None:

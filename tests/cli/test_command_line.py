@@ -220,6 +220,11 @@ def test_one_failed_job_leaves_the_others_and_exits_3(workplace, tiny_folder, ca
     told = result()["variants"]
     assert told["nf4+tuned"]["status"] == "scored"
     assert told["nf4+broken"]["status"] == "failed"
+    (page,) = (workplace / "reports").glob("tiny/*/index.html")
+    shown = page.read_text(encoding="utf-8")
+    assert "nf4+broken" in shown
+    assert "header is damaged" in told["nf4+broken"]["error"]
+    assert "header is damaged" in shown
     assert "FAILED" in log
     assert "Traceback" not in log
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from evalkit.executors.local import LocalExecutor
-from evalkit.jobs import RunOptions
 from evalkit.noise import own_floors
 from evalkit.records import RunRecord
+from evalkit.run_options import RunOptions
 from evalkit.runner import run_suite
 from evalkit.sources import WeightsSource
 from evalkit.store import Store

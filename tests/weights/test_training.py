@@ -282,3 +282,5 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(bench, tmp_path):
     assert [step for step, _ in facts["losses"]] == [5, 6]
     assert facts["losses"] == whole["losses"][4:]
     assert digest(tmp_path / "two") == digest(tmp_path / "whole")
+    bench.train(bench.recipe(steps=6), tmp_path / "three", corpus)
+    assert digest(tmp_path / "three") == digest(tmp_path / "whole")
