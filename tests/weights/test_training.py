@@ -61,7 +61,7 @@ def test_the_same_recipe_gives_the_same_bytes(bench, tmp_path):
 def test_the_adapter_names_no_folder_of_this_machine(bench, tmp_path):
     bench.train(bench.recipe(), tmp_path / "out")
     files = {file.name for file in (tmp_path / "out").iterdir()}
-    assert files == {"adapter_config.json", "adapter_model.safetensors"}
+    assert files == {"adapter_config.json", "adapter_model.safetensors", "sealed.json"}
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == bench.context.base.origin
     assert config["target_modules"] == sorted(config["target_modules"])
