@@ -11,6 +11,7 @@ from evalkit.records import RunRecord
 # Where a run's outputs and store lie is the reader's own matter; the rest moves what is computed.
 _OPTIONS = {
     "overrides": "--set",
+    "only": "--only",
     "baseline": "--baseline",
     "aa": "--aa",
     "bootstrap": "--bootstrap",

@@ -17,7 +17,7 @@ from evalkit.report.words import joined
 
 def notes_of(run: RunRecord) -> list[str]:
     """What a reader must know to read the numbers rightly, made from the records."""
-    notes = [*baseline_notes(run), *_precision_notes(run), *_dtype_notes(run)]
+    notes = [*_partial_notes(run), *baseline_notes(run), *_precision_notes(run), *_dtype_notes(run)]
     notes += noise_notes(run)
     notes += divergence_notes(run)
     notes += task_notes(run)
@@ -32,6 +32,14 @@ def notes_of(run: RunRecord) -> list[str]:
 def _jobs(run: RunRecord) -> Iterator[tuple[str, JobRecord]]:
     yield from ((job.name, job) for job in run.adapters)
     yield from ((variant.name, variant.job) for variant in run.variants if variant.job)
+
+
+def _partial_notes(run: RunRecord) -> list[str]:
+    chosen = run.provenance.get("only")
+    if not isinstance(chosen, list | tuple) or not chosen:
+        return []
+    names = joined([str(name) for name in chosen])
+    return [f"A partial run (--only): it computed {names}; of the others it shows what was stored."]
 
 
 def _precision_notes(run: RunRecord) -> list[str]:

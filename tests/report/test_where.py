@@ -15,6 +15,7 @@ from evalkit.report.flipped_view import MOST_SAMPLES, flipped_samples
 from evalkit.report.html import render_html
 from evalkit.report.html.charts import NARROW, WIDE
 from evalkit.report.html.document_chart import document_chart
+from evalkit.report.notes import notes_of
 from evalkit.report.token_view import MOST_DOCUMENTS, MOST_TOKENS, token_data, token_view
 
 # -------------------------------------------------------------------- documents
@@ -229,6 +230,7 @@ def test_the_commands_say_what_was_given_and_quote_it(made_up):
                 "suite": "my suites/q.yaml",
                 "overrides": ["data.train=a b.jsonl", "model=x"],
                 "aa": "train",
+                "only": ["nf4", "fp16"],
                 "bootstrap": True,
                 "database": "sqlite:///x.db",
             }
@@ -238,8 +240,8 @@ def test_the_commands_say_what_was_given_and_quote_it(made_up):
     assert told[0] == ("the same code", f"git checkout {'0' * 40}")
     assert told[1][1] == "pip install torch==2.13.0 transformers==5.23.0 peft==0.21.2"
     assert told[2][1] == (
-        "evalkit run 'my suites/q.yaml' --set 'data.train=a b.jsonl' --set model=x --aa=train "
-        "--bootstrap"
+        "evalkit run 'my suites/q.yaml' --set 'data.train=a b.jsonl' --set model=x --only nf4 "
+        "--only fp16 --aa=train --bootstrap"
     )
     html = render_html(run)
     assert "To run it again" in html
@@ -261,3 +263,12 @@ def test_what_differs_from_the_baseline_is_listed_whole(made_up):
     html = render_html(replace(run, provenance={**run.provenance, "baseline": same}))
     assert "Nothing that was recorded" in html
     assert "What differs from baseline" not in render_html(run)
+
+
+def test_a_partial_run_says_so(made_up):
+    run = made_up.run()
+    partial = replace(run, provenance={**run.provenance, "only": ["nf4", "fp16"]})
+    (note,) = [note for note in notes_of(partial) if "partial" in note]
+    assert "it computed nf4 and fp16" in note
+    assert note in render_html(partial)
+    assert not [note for note in notes_of(run) if "partial" in note]
