@@ -3,9 +3,9 @@
     python benchmarks/calibration.py                       # small: about two minutes
     python benchmarks/calibration.py --replicates 2000 --db STORE --run RUN   # the published tables
 
-Everything is judged by `evalkit.gates.judge`, from scores as a run would hold them. Documents are
-drawn from a population whose true effect is known; nothing about a model is simulated but that.
-With a store and a run of it, the run's own clusters are populations too.
+Everything is judged by `evalkit.judging.gates.judge`, from scores as a run would hold them.
+Documents are drawn from a population whose true effect is known; nothing about a model is simulated
+but that. With a store and a run of it, the run's own clusters are populations too.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from populations import (
     studentised_bootstrap,
 )
 
-from evalkit.gates import Evidence, judge
+from evalkit.judging.gates import Evidence, judge
 from evalkit.records import Budget, Gate, Verdict
-from evalkit.statistics import Bootstrap, paired_ratio
+from evalkit.statistics.clusters import Bootstrap, paired_ratio
 from evalkit.store import Store
 
 BUDGET = Budget(0.02, "relative")

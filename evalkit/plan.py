@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from evalkit.digests import digest_json
+from evalkit.judging.noise import computed_in
 from evalkit.machine import Machine
-from evalkit.noise import computed_in
 from evalkit.paths import Attach, Path, Quantize, VariantGraph, merged_adapters, path_json
 from evalkit.plan_jobs import LeftOut, ReferenceJob, RepeatJob, ScoreJob, TrainJob
 from evalkit.records import DIVERGENCE, SURVIVAL, JsonObject

@@ -7,28 +7,28 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from evalkit.baseline_choice import ChosenBaseline, bootstrap_baseline, choose_baseline
+from evalkit.baselines.choice import ChosenBaseline, bootstrap_baseline, choose_baseline
 from evalkit.errors import MachineError, StoreError, UsageError
-from evalkit.evidence import evidence_of
 from evalkit.executors.tasks import Executor
-from evalkit.floors import check_gates, stored_floors
-from evalkit.gates import exit_code as gates_exit_code
-from evalkit.gates import judge
-from evalkit.jobs import JobDriver, build_context
+from evalkit.judging.evidence import evidence_of
+from evalkit.judging.gates import exit_code as gates_exit_code
+from evalkit.judging.gates import judge
+from evalkit.judging.noise import Floors, floors_json
 from evalkit.machine import Machine, detect_machine, package_versions, readable_bytes
-from evalkit.noise import Floors, floors_json
 from evalkit.plan import TASK_PACKAGES, TORCHAO, TRAINING_PACKAGES, Environment, Plan, make_plan
 from evalkit.provenance import gather
 from evalkit.records import Baseline, OnProgress, RunRecord, Verdict
-from evalkit.repeat_jobs import RepeatDriver
-from evalkit.repeats import seed_of, with_repeats
-from evalkit.reuse import planned_variants
-from evalkit.run_options import RunOptions, Watcher
-from evalkit.selection import check_only, narrow
+from evalkit.running.floors import check_gates, stored_floors
+from evalkit.running.jobs import JobDriver, build_context
+from evalkit.running.options import RunOptions, Watcher
+from evalkit.running.repeat_jobs import RepeatDriver
+from evalkit.running.repeats import seed_of, with_repeats
+from evalkit.running.reuse import planned_variants
+from evalkit.running.selection import check_only, narrow
 from evalkit.sources import download, find_trained_adapter, is_downloaded, is_local, resolve
 from evalkit.store import Store
 from evalkit.suite import Suite, suite_from_json
-from evalkit.task_sources import check_trusted
+from evalkit.tasks.sources import check_trusted
 
 __all__ = [
     "RunOptions",

@@ -19,7 +19,7 @@ from evalkit.errors import MissingPackageError, NetworkError, UsageError, Weight
 from evalkit.records import Corpus
 from evalkit.seals import is_unbroken
 from evalkit.suite import ModelSpec, Suite
-from evalkit.task_sources import TaskSource, resolve_tasks
+from evalkit.tasks.sources import TaskSource, resolve_tasks
 
 _WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
 _OTHER_PATTERNS = (

@@ -112,7 +112,7 @@ def show(
     """Show what a baseline holds: its scores, its gates, where it ran."""
     from rich.console import Console
 
-    from evalkit.baseline_file import read_baseline
+    from evalkit.baselines.file import read_baseline
     from evalkit.report.baseline_view import render_baseline
 
     is_file = name.lower().endswith(".json")
@@ -135,7 +135,7 @@ def export(
 
     It holds sums, counts and hashes of documents, and no text of any of them.
     """
-    from evalkit.baseline_file import write_baseline
+    from evalkit.baselines.file import write_baseline
     from evalkit.machine import readable_bytes
 
     baseline = _one_baseline(options.open_store(database), name, suite)
@@ -150,7 +150,7 @@ def import_file(file: File, database: options.Database = None) -> None:
 
     To compare with a file once, `evalkit run --baseline FILE` needs no import.
     """
-    from evalkit.baseline_file import read_baseline
+    from evalkit.baselines.file import read_baseline
 
     baseline = read_baseline(file)
     is_new = options.open_store(database, create=True).import_baseline(baseline)

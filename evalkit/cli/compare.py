@@ -94,7 +94,7 @@ def _parts(text: str) -> tuple[str, str | None]:
 
 
 def _side(store: Store, head: str, variant: str | None) -> Side:
-    from evalkit.baseline_file import read_baseline
+    from evalkit.baselines.file import read_baseline
     from evalkit.report.comparing.comparison import side_of_baseline, side_of_run
 
     if head.lower().endswith(".json"):

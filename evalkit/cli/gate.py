@@ -34,7 +34,7 @@ def gate(
     """
     from dataclasses import replace
 
-    from evalkit.baseline_choice import baseline_of_run
+    from evalkit.baselines.choice import baseline_of_run
     from evalkit.runner import verdicts_of
 
     outputs = Outputs(json_file, junit_file, markdown_file)

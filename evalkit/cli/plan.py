@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from evalkit.outlook import Basis
+    from evalkit.judging.outlook import Basis
     from evalkit.plan import Plan
     from evalkit.plan_jobs import ReferenceJob, RepeatJob, ScoreJob
     from evalkit.runner import RunOptions
@@ -147,7 +147,7 @@ def _reference_row(reference: ReferenceJob, context: BuildContext, *, needed: bo
 
 
 def _context(planned: Plan, cache: Path) -> BuildContext:
-    from evalkit.jobs import build_context
+    from evalkit.running.jobs import build_context
 
     return build_context(planned, cache, {})
 
@@ -184,7 +184,7 @@ def _state(
 def _repeat_state(
     planned: Plan, repeat: RepeatJob, digests: Mapping[str, str], store: Store, *, force: bool
 ) -> str:
-    from evalkit.repeats import repeat_keys
+    from evalkit.running.repeats import repeat_keys
 
     drawn = {name: job.yields for name, job in repeat.training.items()}
     attached = {name: digests.get(drawn.get(name, name)) for name in repeat.job.adapters}
@@ -201,7 +201,7 @@ def _known(
     force: bool,
     tokens: Mapping[str, int] | None = None,
 ) -> str:
-    from evalkit.reuse import StoredNumbers, find_stored
+    from evalkit.running.reuse import StoredNumbers, find_stored
 
     found = StoredNumbers(keys) if force else find_stored(store, keys, tokens)
     if not found.missing:
@@ -218,9 +218,9 @@ def _print_gates(
     from rich.markup import escape
     from rich.table import Table
 
-    from evalkit.floors import refused, stored_floors
-    from evalkit.outlook import outlooks
+    from evalkit.judging.outlook import outlooks
     from evalkit.report.outlook_text import outlook_row
+    from evalkit.running.floors import refused, stored_floors
 
     bases = _bases(planned, store, wanted, pilot)
     found = outlooks(planned.suite.gates, bases)
@@ -245,8 +245,8 @@ def _print_gates(
 
 
 def _bases(planned: Plan, store: Store, wanted: RunOptions, pilot: int | None) -> list[Basis]:
-    from evalkit.baseline_choice import choose_baseline
-    from evalkit.pilot import run_pilot, stored_bases
+    from evalkit.baselines.choice import choose_baseline
+    from evalkit.running.pilot import run_pilot, stored_bases
 
     baseline = choose_baseline(store, planned.suite.name, None).baseline
     bases = list(stored_bases(planned, store, baseline))

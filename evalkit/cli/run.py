@@ -154,7 +154,7 @@ def _go_on(store: Store, suite: Suite) -> None:
     """
     import sys
 
-    from evalkit.resuming import last_run, standing
+    from evalkit.running.resuming import last_run, standing
 
     print(f"going on from {standing(last_run(store, suite.name))}", file=sys.stderr)
 

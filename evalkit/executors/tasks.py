@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from evalkit.paths import Path as VariantPath
 from evalkit.records import Corpus, OnProgress, Sample, Score
 from evalkit.suite import AdapterSpec, DivergenceSpec, PerplexitySpec, SamplesSpec, TaskSpec
-from evalkit.task_sources import TaskSource
+from evalkit.tasks.sources import TaskSource
 from evalkit.weights.steps import BuildContext
 
 

@@ -101,7 +101,7 @@ class _Merge:
 
 def _merge(run: RunRecord, variant: VariantRecord) -> _Merge | None:
     """What a merged variant's perplexity says of its merge; None where there is no telling."""
-    from evalkit.merge_check import check_merge, kept_share  # it brings scipy along
+    from evalkit.judging.merge_check import check_merge, kept_share  # it brings scipy along
 
     metric = facts.primary_perplexity(run)
     merged = variant.scores.get(metric) if metric else None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evalkit.flips import flips
 from evalkit.records import RunRecord, Score
 from evalkit.report import facts
 from evalkit.report.view import p_words
+from evalkit.statistics.flips import flips
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from evalkit.noise import floor_words, floors_of
+from evalkit.judging.noise import floor_words, floors_of
+from evalkit.judging.training_spread import averaged_variants
 from evalkit.records import NoiseFloor, RunRecord, Verdict
 from evalkit.report.words import effect_unit, joined, metric_words
-from evalkit.training_spread import averaged_variants
 
 _UNITS = {"relative": (100, " %"), "points": (100, " pp"), "absolute": (1, "")}
 

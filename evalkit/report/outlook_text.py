@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from evalkit.budgets import BudgetTest
-from evalkit.outlook import Outlook, asks_for_change, few_clusters
+from evalkit.judging.budgets import BudgetTest
+from evalkit.judging.outlook import Outlook, asks_for_change, few_clusters
 from evalkit.report.words import effect_unit, figure, rule_words
-from evalkit.statistics import FEW_CLUSTERS
+from evalkit.statistics.clusters import FEW_CLUSTERS
 
 _UNITS = {"relative": (100, " %"), "points": (100, " pp"), "absolute": (1, "")}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evalkit.pareto import pareto_front
 from evalkit.records import RunRecord, Score
 from evalkit.report.facts import metrics_of, primary_metric
 from evalkit.report.recommendation import SAME_SIZE
+from evalkit.statistics.pareto import pareto_front
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from evalkit.records import Float64s, Score
 from evalkit.records.divergence import Divergence, Estimate
 from evalkit.scoring.layout import Layout
 from evalkit.scoring.token_pairs import TokenPairs
-from evalkit.statistics import paired_ratio, ratio_standard_error
+from evalkit.statistics.clusters import paired_ratio, ratio_standard_error
 
 KL_PERCENTILES = (100, 99.9, 99, 95, 90, 50, 10, 5, 1, 0)
 DELTA_P_PERCENTILES = (100, 99.9, 99, 95, 90, 75, 50, 25, 10, 5, 1, 0.1, 0)

@@ -17,7 +17,7 @@ from evalkit.scoring.layout import Layout, plan_layout, stride
 from evalkit.scoring.pairs import plan_pairs, reads_pairs
 from evalkit.scoring.tokens import tokenizer_digest
 from evalkit.scoring.windows import Window
-from evalkit.statistics import ratio_standard_error
+from evalkit.statistics.clusters import ratio_standard_error
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -21,7 +21,7 @@ from evalkit.errors import DataError, ScoringError
 from evalkit.records import Float64s, MetricKind, SampleText, Score
 from evalkit.scoring.task_answers import Answers, Sample, TaskRun, answers
 from evalkit.scoring.task_texts import sample_texts
-from evalkit.statistics import ratio_standard_error
+from evalkit.statistics.clusters import ratio_standard_error
 
 ID_LENGTH = 16
 """Characters of lm-eval's `doc_hash` that name a sample."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from evalkit.suite import TaskSpec
-    from evalkit.task_sources import TaskSource
+    from evalkit.tasks.sources import TaskSource
 
 _LM_EVAL_SEEDS = (0, 1234, 1234, 1234)
 """lm-eval's own, of Python, numpy, torch and the choice of examples."""

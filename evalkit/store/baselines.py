@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from evalkit.answers import answers_digest
 from evalkit.errors import StoreError
 from evalkit.records import Baseline, Score
+from evalkit.statistics.answers import answers_digest
 from evalkit.store import tables
 from evalkit.store.blobs import gate_from_json, gate_json, pack_float64, units_digest
 from evalkit.store.reading import read_scores

@@ -149,7 +149,7 @@ class AdapterSpec(Spec):
 
     @property
     def method(self) -> AdapterMethod:
-        """What it is, as far as a path must know: see `evalkit.path_steps.AdapterMethod`."""
+        """What it is, as far as a path must know: see `evalkit.paths.steps.AdapterMethod`."""
         if self.from_ is not None:
             return "ready"
         if self.training is not None and self.training.method == "full":

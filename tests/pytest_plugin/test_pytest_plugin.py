@@ -15,7 +15,7 @@ import evalkit.report.html.page
 import evalkit.report.sentence
 import evalkit.runner
 from evalkit.errors import MachineError
-from evalkit.gates import is_ok
+from evalkit.judging.gates import is_ok
 from evalkit.records import JobRecord, RunRecord, VariantRecord, Verdict
 from evalkit.store import Store
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from evalkit.executors.local import LocalExecutor
-from evalkit.noise import own_floors
+from evalkit.judging.noise import own_floors
 from evalkit.records import RunRecord
-from evalkit.run_options import RunOptions
 from evalkit.runner import run_suite
+from evalkit.running.options import RunOptions
 from evalkit.sources import WeightsSource
 from evalkit.store import Store
 from evalkit.suite import load_suite

@@ -13,7 +13,7 @@ import pytest
 
 from evalkit.scoring.tasks import score_task
 from evalkit.suite import load_suite
-from evalkit.task_sources import resolve_tasks
+from evalkit.tasks.sources import resolve_tasks
 
 pytestmark = [pytest.mark.real, pytest.mark.shared_data]
 DEFINITIONS = Path(__file__).resolve().parents[2] / "suites" / "tasks"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.noise import floors_json
+from evalkit.judging.noise import floors_json
 from evalkit.records import (
     Budget,
     Gate,

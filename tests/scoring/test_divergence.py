@@ -21,7 +21,7 @@ from evalkit.scoring.divergence import Subject, score_divergence, score_lockstep
 from evalkit.scoring.divergence_summary import percentiles
 from evalkit.scoring.log_probs import RANGE, decode, encode, reference_bytes
 from evalkit.scoring.token_pairs import compare_rows, known_rows
-from evalkit.statistics import ratio_standard_error
+from evalkit.statistics.clusters import ratio_standard_error
 from evalkit.suite.divergence import DivergenceSpec
 
 TEXTS = (
@@ -202,7 +202,7 @@ def test_documents_of_one_cluster_are_not_independent(tiny_model: Any, tiny_toke
 
 
 def test_a_maximum_on_it_is_a_gate(tiny_model: Any, tiny_tokenizer: Any) -> None:
-    from evalkit.gates import Evidence, judge
+    from evalkit.judging.gates import Evidence, judge
 
     corpus = corpus_of(*(f"{text} {number}" for number in range(12) for text in TEXTS[:2]))
     subject, _ = subject_of(moved(tiny_model, 0.2), tiny_tokenizer, corpus)

@@ -17,7 +17,7 @@ from evalkit.errors import DataError, ScoringError
 from evalkit.records import Corpus, Document, Progress, Score
 from evalkit.scoring import forward
 from evalkit.scoring.perplexity import score_perplexity
-from evalkit.statistics import ratio_standard_error
+from evalkit.statistics.clusters import ratio_standard_error
 from evalkit.suite import PerplexitySpec
 
 TEXTS = (

@@ -9,7 +9,7 @@ from evalkit.errors import DataError, ScoringError, UsageError
 from evalkit.records import SampleText
 from evalkit.scoring.tasks import score_task
 from evalkit.suite import load_suite
-from evalkit.task_sources import check_trusted, resolve_tasks
+from evalkit.tasks.sources import check_trusted, resolve_tasks
 
 CHOICES = """\
 task: pick

@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from evalkit.answers import answers_digest
 from evalkit.records import JobRecord, SampleOutcome, SampleText, Score, VariantRecord
+from evalkit.statistics.answers import answers_digest
 from evalkit.store import Store, VariantResult, tables
 
 OUTCOMES = (

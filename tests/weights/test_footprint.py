@@ -9,7 +9,6 @@ import pytest
 
 from evalkit import paths
 from evalkit.errors import WeightsError
-from evalkit.pareto import pareto_front
 from evalkit.records.footprint import COSTS, Footprint
 from evalkit.scoring import footprint
 from evalkit.scoring.footprint import (
@@ -18,6 +17,7 @@ from evalkit.scoring.footprint import (
     measure_footprint,
     trainable_parameters,
 )
+from evalkit.statistics.pareto import pareto_front
 from evalkit.weights import quantization
 from evalkit.weights.checkpoint import read_headers
 from evalkit.weights.export import save_variant
@@ -146,7 +146,7 @@ def test_a_speed_that_is_known_is_not_measured_again(bench, monkeypatch):
 
 
 def test_gates_may_limit_it():
-    from evalkit.gates import Evidence, judge
+    from evalkit.judging.gates import Evidence, judge
     from evalkit.records import Gate
 
     scores = footprint_scores(Footprint(1000, 900, 100, 10, 2.0, 50.0, 5.0))

@@ -482,7 +482,7 @@ def test_groups_and_the_score():
 
 
 def test_a_gate_on_survival_is_judged():
-    from evalkit.gates import Evidence, judge
+    from evalkit.judging.gates import Evidence, judge
     from evalkit.records import Gate
 
     lost = Survival((ModuleSurvival("q_proj", 0.01, 1.0, 1.0, 100.0),))

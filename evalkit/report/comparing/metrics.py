@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.budgets import differing_fields
-from evalkit.flips import flips, is_of_shares, is_same_answer
-from evalkit.ratios import as_fraction
+from evalkit.judging.budgets import differing_fields
 from evalkit.records import BudgetUnit, Float64s, MetricKind, Score
 from evalkit.report.facts import unit_noun
-from evalkit.statistics import ALPHA, exceedance_p_value, paired_ratio
+from evalkit.statistics.clusters import ALPHA, exceedance_p_value, paired_ratio
+from evalkit.statistics.flips import flips, is_of_shares, is_same_answer
+from evalkit.statistics.ratios import as_fraction
 
 __all__ = ["Direction", "MetricChange", "Moved", "metric_change"]
 

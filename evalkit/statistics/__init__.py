@@ -1,0 +1,1 @@
+"""Paired, clustered comparison: effects, intervals and tests. Pure numpy and scipy."""

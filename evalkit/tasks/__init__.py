@@ -1,0 +1,1 @@
+"""lm-eval tasks' definitions and data, without importing lm_eval."""
