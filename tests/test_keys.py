@@ -368,7 +368,7 @@ def hub(files, tmp_path, monkeypatch):
         return [{"text": f"{told} {n}"} for n in range(3)]
 
     monkeypatch.setattr("evalkit.sources.download", download)
-    monkeypatch.setattr("evalkit.corpora._load_hub", load_hub)
+    monkeypatch.setattr("evalkit.corpora.loading._load_hub", load_hub)
     monkeypatch.chdir(files)
     return files
 

@@ -31,7 +31,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from evalkit.statistics.clusters import ratios
+from evalkit.statistics import ratios
 from evalkit.statistics.comparisons import (
     ALPHA,
     FEW_CLUSTERS,
