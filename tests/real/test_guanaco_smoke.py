@@ -73,7 +73,9 @@ def test_the_report_is_one_file_of_less_than_three_megabytes(smoke):
     found = re.search(r'<script type="application/json" id="tokens-data">(.*?)</script>', text)
     tokens = json.loads(found[1])
     assert set(tokens["variants"]) == set(smoke.told["variants"])
-    assert [tokens["variants"][at] for at in tokens["pair"]] == ["nf4+adapter", "merged-4bit"]
+    # The gate that a reader looks at first; on 24 documents that need not be the known loss.
+    old, new = (tokens["variants"][at] for at in tokens["pair"])
+    assert (new, old) in {(v["variant"], v["against"]) for v in smoke.told["verdicts"]}
     for document in tokens["documents"]:
         for told in document["variants"]:
             assert len(told["loss"]) == len(told["top"]) == len(document["tokens"]) > 0
