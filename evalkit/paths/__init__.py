@@ -1,33 +1,39 @@
 """Variants as paths of steps: presets, normal form, legality, the graph. Pure."""
 
-from evalkit.paths.variants import (
+from evalkit.paths.checks import (
+    check,
+)
+from evalkit.paths.quantize import (
     DTYPES,
-    PRESETS,
-    PRESETS_WITH_ADAPTER,
     QUANT_NAMES,
+    Dtype,
+    Quantize,
+    QuantType,
+    did_you_mean,
+)
+from evalkit.paths.steps import (
     VERBS,
     AdapterMethod,
     Attach,
     Dequantize,
-    Dtype,
     Load,
     Merge,
     Path,
     PathError,
-    Quantize,
-    QuantType,
     Step,
     StepProblem,
-    VariantGraph,
-    check,
     describe,
-    did_you_mean,
-    merged_adapters,
     normalise,
     path_from_json,
     path_json,
-    preset_path,
     step_json,
+)
+from evalkit.paths.variants import (
+    PRESETS,
+    PRESETS_WITH_ADAPTER,
+    VariantGraph,
+    merged_adapters,
+    preset_path,
 )
 
 __all__ = [

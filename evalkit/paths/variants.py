@@ -13,60 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from evalkit.paths.checks import check
 from evalkit.paths.steps import (
-    DTYPES,
     QUANT_NAMES,
-    VERBS,
-    AdapterMethod,
     Attach,
-    Dequantize,
-    Dtype,
-    Load,
     Merge,
     Path,
     PathError,
-    Quantize,
-    QuantType,
-    Step,
     StepProblem,
-    describe,
-    did_you_mean,
-    normalise,
-    path_from_json,
-    path_json,
-    step_json,
 )
-
-__all__ = [
-    "DTYPES",
-    "PRESETS",
-    "PRESETS_WITH_ADAPTER",
-    "QUANT_NAMES",
-    "VERBS",
-    "AdapterMethod",
-    "Attach",
-    "Dequantize",
-    "Dtype",
-    "Load",
-    "Merge",
-    "Path",
-    "PathError",
-    "QuantType",
-    "Quantize",
-    "Step",
-    "StepProblem",
-    "VariantGraph",
-    "check",
-    "describe",
-    "did_you_mean",
-    "merged_adapters",
-    "normalise",
-    "path_from_json",
-    "path_json",
-    "preset_path",
-    "step_json",
-]
 
 # ----------------------------------------------------------------------------- presets
 

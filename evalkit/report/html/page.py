@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +37,7 @@ from evalkit.report.view import (
     group_rows,
     metric_table,
 )
+from evalkit.report.whole_files import write_whole
 from evalkit.report.words import clean, counted, duration
 
 LONGEST_SUITE = 200_000
@@ -62,7 +61,7 @@ def write_report(run: RunRecord, folder: Path) -> Path:
     path = report_path(run, folder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, page)
+        write_whole(path, page.encode("utf-8"), flush=True)
     except OSError as error:
         raise EvalkitError(
             f"{path}: the report cannot be written ({error.strerror or error}). The run itself is "
@@ -244,17 +243,3 @@ def _file_name(name: str) -> str:
     """One path component that leads nowhere else, whatever the name says."""
     safe = re.sub(r"[^\w.+-]+", "-", name).strip(".-")[:80]
     return safe or "unnamed"
-
-
-def _write_whole(path: Path, page: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".index-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

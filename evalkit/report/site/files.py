@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalkitError
+from evalkit.report.whole_files import write_whole
 
 MANIFEST = ".site.json"
 LIGHT_MARK = '<meta name="generator" content="evalkit: a short page">'
@@ -67,26 +66,14 @@ def write_if_changed(path: Path, text: str) -> bool:
             if path.stat().st_size == len(content) and path.read_bytes() == content:
                 return False
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content)
+        # No flush: pages can be made again, and a thousand take minutes on a slow disk.
+        write_whole(path, content, flush=False)
     except OSError as error:
         raise EvalkitError(
             f"{path}: the page cannot be written ({error.strerror or error}). Name another folder "
             "with --site, or move what is in the way"
         ) from error
     return True
-
-
-def _replace(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".page-", suffix=".tmp")
-    try:
-        # No fsync: a thousand of them take minutes on a slow disk, and pages can be made again.
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def is_whole(path: Path) -> bool:
