@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from postgres import Server
     from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedTokenizerFast
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -151,3 +153,26 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}: this test uses its real data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server of this session's own; skips where none is installed."""
+    from postgres import Server, newest_binaries
+
+    binaries = newest_binaries()
+    if binaries is None:
+        pytest.skip("no PostgreSQL server from version 15 on: apt-get install postgresql")
+    server = Server(binaries)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: Server) -> tuple[Server, str]:
+    """The server, and the name of a database with a store that tests empty and use."""
+    from evalkit.store import Store
+
+    name = postgres.new_database()
+    Store.open(postgres.url(name)).close()
+    return postgres, name

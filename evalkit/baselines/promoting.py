@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from evalkit.errors import UsageError
 from evalkit.records import BASELINE, Baseline, Gate, JsonObject, RunRecord, Verdict
+from evalkit.store import masked
 
 __all__ = [
     "DEFAULT_BASELINE",
@@ -62,7 +63,7 @@ def promote_command(run_id: str, *, name: str = DEFAULT_BASELINE, database: str 
     command = shlex.join(words)
     if database is None:
         return command
-    secret = "://" in database and "@" in database
+    secret = masked(database) != database
     return f"{command} --db {_FROM_ENVIRONMENT if secret else shlex.quote(database)}"
 
 

@@ -139,10 +139,10 @@ def _check_stored(database: str | None) -> None:
         UsageError: there is no store.
     """
     from evalkit.errors import UsageError
-    from evalkit.store import DEFAULT_STORE, is_new
+    from evalkit.store import DEFAULT_STORE, is_new, masked
 
     if is_new(database or DEFAULT_STORE):
-        place = database or DEFAULT_STORE
+        place = masked(database or DEFAULT_STORE)
         raise UsageError(f"--resume: {place}: there is no store yet, so nothing to go on from")
 
 

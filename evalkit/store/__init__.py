@@ -14,12 +14,14 @@ from evalkit.store.results import (
     VariantResult,
 )
 from evalkit.store.store import DEFAULT_STORE, Store
+from evalkit.store.transfer import ImportedRuns, export_runs, import_runs
 
 __all__ = [
     "DEFAULT_STORE",
     "FAMILY",
     "SEED",
     "BaselineSummary",
+    "ImportedRuns",
     "RepeatResult",
     "RunSummary",
     "Store",
@@ -28,6 +30,8 @@ __all__ = [
     "StoredScore",
     "StoredTraining",
     "VariantResult",
+    "export_runs",
+    "import_runs",
     "is_new",
     "masked",
 ]

@@ -155,11 +155,9 @@ def _add(
 
 
 def _read(session: Session, row: tables.BaselineRow) -> Baseline:
-    links = session.scalars(
-        sa.select(tables.BaselineScore)
-        .filter_by(baseline_id=row.id)
-        .order_by(tables.BaselineScore.variant, tables.BaselineScore.metric)
-    ).all()
+    held = session.scalars(sa.select(tables.BaselineScore).filter_by(baseline_id=row.id))
+    # Sorted here: every server has its own order of letters.
+    links = sorted(held, key=lambda link: (link.variant, link.metric))
     found = read_scores(session, {link.score_id for link in links})
     scores: dict[str, dict[str, Score]] = defaultdict(dict)
     for link in links:

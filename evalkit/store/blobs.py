@@ -64,8 +64,11 @@ def units_digest(ids: Sequence[str], clusters: Sequence[str], counts: bytes) -> 
 
 
 def storable_text(text: str) -> str:
-    """Text that every database takes: what is no valid UTF-8 (file names, say) is escaped."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    """Text that every database takes: what is no valid UTF-8 (file names, say) is escaped.
+
+    So is NUL, which PostgreSQL has no room for.
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 
 def sample_json(sample: Sample) -> JsonObject:

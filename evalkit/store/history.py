@@ -30,6 +30,7 @@ from evalkit.records import (
 )
 from evalkit.store import tables
 from evalkit.store.blobs import gate_from_json, unpack_float64, verdict_from_json
+from evalkit.store.json_columns import from_json
 
 _Query = sa.Select[*tuple[Any, ...]]
 _Row = sa.Row[*tuple[Any, ...]]
@@ -59,15 +60,16 @@ class _Texts:
         if text is None:
             return None
         if text not in self.parsed:
-            self.parsed[text] = json.loads(text)
+            self.parsed[text] = from_json(text)
         return self.parsed[text]
 
 
 def list_suites(session: Session) -> tuple[str, ...]:
     """The names of all suites that were ever run, by their first run."""
     first = sa.func.min(tables.Run.started)
-    query = sa.select(tables.Run.suite).group_by(tables.Run.suite)
-    return tuple(session.scalars(query.order_by(first, tables.Run.suite)))
+    found = session.execute(sa.select(first, tables.Run.suite).group_by(tables.Run.suite))
+    # Sorted here, as wherever names decide: every server has its own order of letters.
+    return tuple(suite for _, suite in sorted(map(tuple, found)))
 
 
 def read_history(session: Session, suite: str) -> History:
@@ -208,7 +210,7 @@ def _run(
 ) -> PastRun:
     jobs = {job.id: _job(job, texts) for job in rows["jobs"]}
     shown: dict[int, dict[str, int]] = defaultdict(dict)
-    for link in rows["shown"]:
+    for link in sorted(rows["shown"], key=lambda link: link.metric):
         shown[link.variant_id][link.metric] = link.score_id
     variants = tuple(
         VariantRecord(

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 
 from evalkit.errors import StoreError
+from evalkit.store.engines import display, for_writing, make_engine
 from evalkit.store.failures import explained
-from evalkit.store.opening import display, make_engine
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
-
-_LOCK: Final = 0x6576616C6B6974  # "evalkit" in ASCII: any number that other programs do not use
 
 
 def migration_config(folder: Path = MIGRATIONS) -> Config:
@@ -52,12 +50,10 @@ def upgrade(url: sa.URL, *, folder: Path = MIGRATIONS) -> None:
     place = display(url)
     # SQLite alters a table by making it anew: with foreign keys on, dropping the old one would
     # delete the rows of other tables that point to it.
-    engine = make_engine(url, foreign_keys=False).execution_options(begin="IMMEDIATE")
+    engine = for_writing(make_engine(url, foreign_keys=False))
     config = migration_config(folder)
     try:
         with explained(place), engine.begin() as connection:
-            if engine.dialect.name == "postgresql":
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             _check_foreign_keys(connection, place)

@@ -1,28 +1,35 @@
-"""Opens the database: where it is, how its connections are set up, whether its schema is ours."""
+"""Opens the database: where it is, whether its schema is ours."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
-from evalkit.errors import MissingPackageError, StoreError
+from evalkit.errors import StoreError
+from evalkit.store.engines import BUSY_SECONDS, POSTGRESQL, SQLITE, display, make_engine
 from evalkit.store.failures import explained, masked
 from evalkit.store.tables import REVISIONS, VERSION_TABLE
 
-BUSY_SECONDS: Final = 60.0
-"""How long a writer waits for another one."""
-
-_DRIVERS: Final = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
+_DRIVERS: Final = {
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
+"""What a URL may begin with, and the driver that evalkit is tested with."""
+_ALLOWED: Final = "a path, or a URL: sqlite:///runs.db, postgresql+psycopg://user@host/name"
+_OR_A_SCHEMA: Final = {POSTGRESQL: ", or a schema of its own: ...?options=-csearch_path%3DSCHEMA"}
 
 
 def database_url(place: str) -> sa.URL:
     """The URL of a database that is named by a path or a URL.
 
     Raises:
-        StoreError: it is neither, or would vanish with the process.
+        StoreError: it is neither, is of a kind that evalkit does not know, or would vanish with the
+            process.
     """
     if place == ":memory:":
         place = "sqlite://"
@@ -30,22 +37,36 @@ def database_url(place: str) -> sa.URL:
         return sa.URL.create("sqlite", database=str(Path(place).expanduser()))
     try:
         url = sa.make_url(place)
-    except (sa.exc.ArgumentError, ValueError) as error:
-        allowed = "a path, or a URL such as sqlite:///runs.db"
-        raise StoreError(f"{masked(place)}: no database ({allowed})") from error
-    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+    except (sa.exc.ArgumentError, ValueError):
+        # Not "from" it: the parser's own words may quote a part of the password.
+        raise StoreError(f"{masked(place)}: no database (allowed: {_ALLOWED})") from None
+    if url.drivername not in _DRIVERS:
+        raise StoreError(
+            f"{masked(place)}: evalkit keeps no store in {url.drivername!r} (allowed: {_ALLOWED})"
+        )
+    url = url.set(drivername=_DRIVERS[url.drivername])
+    if url.get_backend_name() == SQLITE and url.database in (None, "", ":memory:"):
         raise StoreError(f"{place}: a store in memory would keep nothing; name a file")
     return url
 
 
 def is_new(place: str) -> bool:
-    """Whether opening this path or URL would make a SQLite file that is not there yet.
+    """Whether opening this path or URL would make a store that is not there yet.
 
     Raises:
-        StoreError: it is neither.
+        StoreError: it is neither, or its server cannot be asked.
+        MissingPackageError: its driver is not installed.
     """
     url = database_url(place)
-    return url.get_backend_name() == "sqlite" and not Path(url.database or "").exists()
+    if url.get_backend_name() == SQLITE:
+        return not Path(url.database or "").exists()
+    shown = display(url)
+    engine = make_engine(url)
+    try:
+        with explained(shown):
+            return stored_revision(engine, shown) is None
+    finally:
+        engine.dispose()
 
 
 def open_engine(url: sa.URL, *, create: bool) -> sa.Engine:
@@ -66,8 +87,13 @@ def open_engine(url: sa.URL, *, create: bool) -> sa.Engine:
         _prepare_file(url, create=create)
         engine = make_engine(url)
         try:
-            _use_wal(engine)
             revision = stored_revision(engine, place)
+            if revision is None and not create:
+                raise StoreError(
+                    f"{place}: this database holds no store yet; `evalkit run SUITE` makes one"
+                )
+            # Only now: a database of another program, or of a newer evalkit, stays as it is.
+            _use_wal(engine)
             if revision != REVISIONS[-1]:
                 from evalkit.store.migrating import upgrade
 
@@ -78,57 +104,8 @@ def open_engine(url: sa.URL, *, create: bool) -> sa.Engine:
     return engine
 
 
-def display(url: sa.URL) -> str:
-    """A path for SQLite, otherwise the URL with its credentials masked."""
-    if url.get_backend_name() == "sqlite" and url.database:
-        return url.database
-    return masked(url.render_as_string(hide_password=True))
-
-
-def make_engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:
-    """An engine whose transactions are real on SQLite too.
-
-    A transaction begins as its engine's execution option `begin` says: DEFERRED for readers, who
-    then see one state throughout; IMMEDIATE for writers, who otherwise could fail halfway, where
-    waiting no longer helps; None for what SQLite does outside of transactions only.
-
-    Args:
-        url: of the database.
-        foreign_keys: False while tables are being made anew: SQLite would cascade.
-
-    Raises:
-        MissingPackageError: the driver is not installed.
-    """
-    options: dict[str, Any] = {"hide_parameters": True}
-    if url.get_backend_name() == "sqlite":
-        # The driver must not begin transactions by itself: it would leave DDL out of them.
-        options["connect_args"] = {"isolation_level": None, "timeout": BUSY_SECONDS}
-    try:
-        engine = sa.create_engine(url, **options)
-    except ModuleNotFoundError as error:
-        package = _DRIVERS.get(error.name or "", error.name or url.drivername)
-        raise MissingPackageError(package, purpose=f"for the database {display(url)}") from error
-    if url.get_backend_name() == "sqlite":
-        _set_up_sqlite(engine, foreign_keys=foreign_keys)
-    return engine
-
-
-def _set_up_sqlite(engine: sa.Engine, *, foreign_keys: bool) -> None:
-    @sa.event.listens_for(engine, "connect")
-    def _connect(connection: Any, _record: object) -> None:
-        connection.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
-        # A result that was reported must be there after a power cut; NORMAL may lose it in WAL.
-        connection.execute("PRAGMA synchronous=FULL")
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        mode = connection.get_execution_options().get("begin", "DEFERRED")
-        if mode is not None:
-            connection.exec_driver_sql(f"BEGIN {mode}")
-
-
 def _prepare_file(url: sa.URL, *, create: bool) -> None:
-    if url.get_backend_name() != "sqlite" or url.database is None:
+    if url.get_backend_name() != SQLITE or url.database is None:
         return
     file = Path(url.database)
     if file.exists():
@@ -147,7 +124,7 @@ def _prepare_file(url: sa.URL, *, create: bool) -> None:
 
 def _use_wal(engine: sa.Engine) -> None:
     """Lets readers read while a writer writes. Lasting, so mostly only looked at."""
-    if engine.dialect.name != "sqlite":
+    if engine.dialect.name != SQLITE:
         return
     with engine.connect().execution_options(begin=None) as connection:
         if _journal_mode(connection, "") == "wal":
@@ -183,14 +160,14 @@ def stored_revision(engine: sa.Engine, place: str) -> str | None:
             found = ", ".join(sorted(tables)[:4])
             raise StoreError(
                 f"{place}: this database is not evalkit's (it holds {found}). "
-                "Name another with --db"
+                f"Name another with --db{_OR_A_SCHEMA.get(engine.dialect.name, '')}"
             )
         version = sa.table(VERSION_TABLE, sa.column("version_num", sa.String))
         revision = connection.execute(sa.select(version.c.version_num)).scalar()
     if revision is not None and revision not in REVISIONS:
         raise StoreError(
             f"{place}: written by a newer evalkit (schema {revision}; this one knows up to "
-            f"{REVISIONS[-1]}). Update it: pip install -U evalkit-lm; or name another store "
-            "with --db"
+            f"{REVISIONS[-1]}). Nothing was changed. Update evalkit: pip install -U evalkit-lm; or "
+            "name another store with --db"
         )
     return None if revision is None else str(revision)

@@ -113,7 +113,8 @@ def _variants(
     links = sa.select(tables.VariantScore).where(
         tables.VariantScore.variant_id.in_([row.id for row in rows])
     )
-    for link in session.scalars(links.order_by(tables.VariantScore.metric)):
+    # Sorted here: every server has its own order of letters.
+    for link in sorted(session.scalars(links), key=lambda link: link.metric):
         shown[link.variant_id][link.metric] = link.score_id
     again = repeat_rows(session, [row.id for row in rows])
     ids = {id_ for metrics in shown.values() for id_ in metrics.values()}

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from evalkit.errors import StoreError
 from evalkit.records import NoiseFloor, Repeat, RepeatKind, Score
 from evalkit.store import tables
+from evalkit.store.json_columns import to_json
 from evalkit.store.results import RepeatResult, StoredDraw
 from evalkit.store.writing import write_job, write_score
 
@@ -71,7 +72,8 @@ def repeat_rows(session: Session, variant_ids: Iterable[int]) -> dict[int, list[
     """The rows of these variants' repeats, in the order in which they were measured."""
     query = sa.select(tables.RepeatRow).where(tables.RepeatRow.variant_id.in_(list(variant_ids)))
     rows: dict[int, list[tables.RepeatRow]] = defaultdict(list)
-    for row in session.scalars(query.order_by(tables.RepeatRow.position, tables.RepeatRow.metric)):
+    # Sorted here: every server has its own order of letters.
+    for row in sorted(session.scalars(query), key=lambda row: (row.position, row.metric)):
         rows[row.variant_id].append(row)
     return rows
 
@@ -119,17 +121,20 @@ def find_noise_floor(session: Session, key: str) -> NoiseFloor | None:
 
 def find_draws(session: Session, family: str) -> tuple[StoredDraw, ...]:
     """What was trained by a recipe with any seed: the newest training of each, by the seed."""
-    facts = tables.Job.facts
+    # As text: asking PostgreSQL for one field fails on all of it where another holds a NUL.
+    facts = sa.cast(tables.Job.facts, sa.Text)
     query = (
         sa.select(tables.Job)
         .filter_by(kind="train")
         # A cached adapter may have been trained by a run of another store.
         .where(tables.Job.status.in_(("done", "reused")))
-        .where(facts[FAMILY].as_string() == family, tables.Job.content_digest.is_not(None))
+        .where(facts.contains(to_json(family), autoescape=True))
+        .where(tables.Job.content_digest.is_not(None))
         .order_by(tables.Job.id)
     )
     draws = {
         int(row.facts[SEED]): StoredDraw(row.run_id, int(row.facts[SEED]), row.content_digest or "")
         for row in session.scalars(query)
+        if row.facts.get(FAMILY) == family
     }
     return tuple(draws[seed] for seed in sorted(draws))

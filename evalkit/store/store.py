@@ -29,8 +29,9 @@ from evalkit.records import (
 )
 from evalkit.store import baselines, history, reading, repeats, tables, writing
 from evalkit.store.blobs import gate_json, storable_text
-from evalkit.store.failures import explained
-from evalkit.store.opening import database_url, display, open_engine
+from evalkit.store.engines import display, for_reading, for_writing
+from evalkit.store.failures import explained, read_back
+from evalkit.store.opening import database_url, open_engine
 from evalkit.store.results import (
     BaselineSummary,
     RepeatResult,
@@ -55,8 +56,8 @@ class Store:
     def __init__(self, engine: sa.Engine) -> None:
         self.place = display(engine.url)
         """The database's path, or its URL with the password masked."""
-        self._engine = engine
-        self._writer = engine.execution_options(begin="IMMEDIATE")
+        self._engine = for_reading(engine)
+        self._writer = for_writing(engine)
 
     @classmethod
     def open(cls, place: str | None = None, *, create: bool = True) -> Self:
@@ -293,5 +294,6 @@ class Store:
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
-        with explained(self.place), Session(self._engine) as session, session.begin():
+        place = self.place
+        with explained(place), read_back(place), Session(self._engine) as session, session.begin():
             yield session

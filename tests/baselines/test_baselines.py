@@ -235,6 +235,7 @@ def test_scores_that_gates_judge_must_be_there():
         ("main", "my runs/a b.db", " --db 'my runs/a b.db'"),
         ("main", "postgresql://host/runs", " --db postgresql://host/runs"),
         ("main", "postgresql://me:secret@host/runs", ' --db "$EVALKIT_DB"'),
+        ("main", "postgresql://host/runs?password=secret", ' --db "$EVALKIT_DB"'),
     ],
 )
 def test_the_command_that_promotes_can_be_pasted_and_tells_no_password(name, database, told):

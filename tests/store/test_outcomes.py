@@ -39,8 +39,8 @@ def task_score(metric, outcomes=OUTCOMES, value=0.25, texts=()):
 
 
 @pytest.fixture
-def store(tmp_path):
-    with Store.open(str(tmp_path / "runs.db")) as store:
+def store(place):
+    with Store.open(place) as store:
         yield store
 
 

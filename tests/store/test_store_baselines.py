@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,8 +36,8 @@ def score(seed: int = 0, *, metric: str = "perplexity") -> Score:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(str(tmp_path / "runs.db")) as store:
+def store(place: str) -> Iterator[Store]:
+    with Store.open(place) as store:
         yield store
 
 

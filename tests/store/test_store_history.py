@@ -32,8 +32,8 @@ def job(name, **changes):
 
 
 @pytest.fixture
-def store(tmp_path):
-    with Store.open(str(tmp_path / "runs.db")) as opened:
+def store(place):
+    with Store.open(place) as opened:
         yield opened
 
 

@@ -16,8 +16,9 @@ from alembic.script import ScriptDirectory
 from evalkit.errors import StoreError
 from evalkit.records import JobRecord
 from evalkit.store import Store, VariantResult
+from evalkit.store.engines import make_engine
 from evalkit.store.migrating import MIGRATIONS, draft_migration, migration_config, upgrade
-from evalkit.store.opening import database_url, make_engine
+from evalkit.store.opening import database_url
 from evalkit.store.tables import REVISIONS, VERSION_TABLE, Base
 
 NEXT = '''
@@ -75,8 +76,9 @@ def test_the_revisions_are_those_of_the_scripts() -> None:
     assert tuple(reversed(known)) == REVISIONS
 
 
-def test_alembic_finds_no_difference_between_models_and_migrations(file: Path) -> None:
-    engine = make_engine(database_url(str(file)))
+def test_alembic_finds_no_difference_between_models_and_migrations(fresh: str) -> None:
+    Store.open(fresh).close()
+    engine = make_engine(database_url(fresh))
     with engine.connect() as connection:
         options = {"compare_type": True, "version_table": VERSION_TABLE}
         context = MigrationContext.configure(connection, opts=options)
