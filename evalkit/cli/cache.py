@@ -1,4 +1,4 @@
-"""`evalkit cache`: converted and quantised weights and trained adapters on this disk."""
+"""`evalkit cache`: weights, trained adapters and tokenised corpora on this disk."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import typer
 
 from evalkit.cli import options
 
-KINDS = ("bases", "residuals", "quantized", "adapters", "scratch")
+KINDS = ("bases", "residuals", "quantized", "adapters", "tokens", "scratch")
 """`scratch` is empty, but for what a run that was killed left behind."""
 _DAY = 86_400
 
 commands = typer.Typer(
-    help="List or delete converted weights, quantised weights and trained adapters.",
+    help="List or delete converted and quantised weights, adapters and tokenised corpora.",
     epilog="Example: evalkit cache list",
     no_args_is_help=True,
 )

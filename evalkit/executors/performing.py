@@ -115,6 +115,7 @@ def _write_reference(task: ReferenceTask, on_progress: OnProgress) -> _Done:
             task.name,
             on_progress,
             phase="log-probabilities",
+            cache=task.context.cache,
         )
         written = write_reference(subject, task.out)
     return {**built.facts, **_peaks(peak), "written_bytes": written}, {}, ()
@@ -163,6 +164,7 @@ def _measure(
             job=task.name,
             on_progress=on_progress,
             longest_last=part.longest_last,
+            cache=task.context.cache,
         )
         for metric, part in task.perplexities.items()
     }
@@ -225,6 +227,7 @@ def _divergence(task: ScoreTask, built: BuiltVariant, on_progress: OnProgress) -
         part.max_tokens_per_document,
         task.name,
         on_progress,
+        cache=task.context.cache,
     )
     if part.folder is not None:
         score, _ = score_divergence(

@@ -48,6 +48,8 @@ class Subject:
     job: str
     on_progress: OnProgress
     phase: str = DIVERGENCE
+    cache: Path | None = None
+    """Where tokenised corpora are kept; None tokenises."""
 
     def layout(self) -> Layout:
         """The windows: the same for the reference and for every variant.
@@ -58,7 +60,7 @@ class Subject:
         """
         plan = plan_pairs if reads_pairs(self.model) else plan_layout
         spec = self.spec.windows()
-        layout = plan(self.tokenizer, self.corpus, spec, self.max_tokens_per_document)
+        layout = plan(self.tokenizer, self.corpus, spec, self.max_tokens_per_document, self.cache)
         check_fit(self.model, layout, self.spec.max_length)
         return layout
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from evalkit.errors import DataError
 from evalkit.records import Corpus, Document
+from evalkit.scoring.kept_tokens import kept_tokens
 from evalkit.scoring.tokens import (
     TokenText,
     added_bos,
@@ -55,18 +59,26 @@ def plan_layout(
     corpus: Corpus,
     spec: PerplexitySpec,
     max_tokens_per_document: int | None,
+    cache: Path | None = None,
 ) -> Layout:
     """Tokenise the corpus and lay the protocol's windows over it.
+
+    Args:
+        tokenizer: the model's.
+        corpus: the documents.
+        spec: protocol, lengths, caps.
+        max_tokens_per_document: cap on the scored tokens of each document (`documents` only).
+        cache: where tokenised corpora are kept (`kept_tokens`); None tokenises.
 
     Raises:
         DataError: nothing can be scored, or not this way.
     """
     if spec.protocol == "documents":
-        layout = _documents(tokenizer, corpus, spec, max_tokens_per_document)
+        layout = _documents(tokenizer, corpus, spec, max_tokens_per_document, cache)
     elif spec.score_on == "completion":
         raise DataError(f"score_on: completion goes with protocol documents, not {spec.protocol}")
     else:
-        layout = _joined(tokenizer, corpus, spec)
+        layout = _joined(tokenizer, corpus, spec, cache)
     if not layout.windows:
         raise DataError(f"{corpus.name}: no tokens to score in {corpus.origin}")
     return layout
@@ -77,11 +89,16 @@ def _documents(
     corpus: Corpus,
     spec: PerplexitySpec,
     max_tokens_per_document: int | None,
+    cache: Path | None,
 ) -> Layout:
-    pairs = [
-        (document, tokenize_document(tokenizer, document, spec.score_on))
-        for document in corpus.documents
-    ]
+    texts = kept_tokens(
+        tokenizer,
+        corpus,
+        f"documents, score_on {spec.score_on}",
+        lambda: [tokenize_document(tokenizer, each, spec.score_on) for each in corpus.documents],
+        cache,
+    )
+    pairs = zip(corpus.documents, texts, strict=True)
     scored = [(document, text) for document, text in pairs if len(text.ids)]
     for document, text in scored:
         _check_completion(document, text, spec)
@@ -100,7 +117,7 @@ def _documents(
         window
         for index, (_, text) in enumerate(scored)
         for window in document_windows(
-            text.ids[: text.scored_from + min(lengths[index], cap)],
+            np.array(text.ids[: text.scored_from + min(lengths[index], cap)]),
             Place(index, index),
             prefix=prefix,
             max_length=spec.max_length,
@@ -127,13 +144,16 @@ def _check_completion(document: Document, text: TokenText, spec: PerplexitySpec)
         )
 
 
-def _joined(tokenizer: PreTrainedTokenizerBase, corpus: Corpus, spec: PerplexitySpec) -> Layout:
+def _joined(
+    tokenizer: PreTrainedTokenizerBase, corpus: Corpus, spec: PerplexitySpec, cache: Path | None
+) -> Layout:
     """The layout of `stream` and `chunks`: one text, a blank line between documents."""
-    text = tokenize(
-        tokenizer,
-        SEPARATOR.join(render(tokenizer, document)[0] for document in corpus.documents),
-        special=True,
-    )
+
+    def joined() -> list[TokenText]:
+        parts = (render(tokenizer, document)[0] for document in corpus.documents)
+        return [tokenize(tokenizer, SEPARATOR.join(parts), special=True)]
+
+    (text,) = kept_tokens(tokenizer, corpus, "joined by a blank line", joined, cache)
     windows = tuple(_joined_windows(tokenizer, corpus, text, spec))
     name = "window" if spec.protocol == "stream" else "chunk"
     unit_ids = tuple(f"{name} {index}" for index in range(len(windows)))
@@ -146,7 +166,7 @@ def _joined_windows(
     if spec.protocol == "stream":
         # The first token of a stream is not scored.
         ids = text.ids if spec.tokens is None else text.ids[: spec.tokens + 1]
-        return stream_windows(ids, max_length=spec.max_length, stride=stride(spec))
+        return stream_windows(np.array(ids), max_length=spec.max_length, stride=stride(spec))
     ids = text.ids
     if spec.tokens is not None:
         ids = ids[: spec.max_length * (spec.tokens // max(1, chunk_targets(spec.max_length)))]
@@ -155,7 +175,7 @@ def _joined_windows(
             f"{corpus.name}: {len(text.ids)} tokens and a cap of {spec.tokens or 'none'} make no "
             f"full chunk of {spec.max_length}"
         )
-    return chunk_windows(ids, n_ctx=spec.max_length, bos=added_bos(tokenizer))
+    return chunk_windows(np.array(ids), n_ctx=spec.max_length, bos=added_bos(tokenizer))
 
 
 def stride(spec: PerplexitySpec) -> int:

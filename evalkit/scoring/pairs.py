@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evalkit.errors import DataError
 from evalkit.records import Corpus, Document
+from evalkit.scoring.kept_tokens import kept_tokens
 from evalkit.scoring.layout import Layout
 from evalkit.scoring.tokens import TokenText, tokenize
 from evalkit.scoring.windows import Window, fair_share
@@ -30,6 +32,7 @@ def plan_pairs(
     corpus: Corpus,
     spec: PerplexitySpec,
     max_tokens_per_document: int | None,
+    cache: Path | None = None,
 ) -> Layout:
     """Lays out prompts as sources and completions as targets, one window for each document.
 
@@ -46,15 +49,24 @@ def plan_pairs(
             "say 'protocol: documents' and 'score_on: completion', and give the data's columns "
             "'prompt' and 'completion'"
         )
-    pairs = [
-        (document, *_pair(tokenizer, document, spec.max_length)) for document in corpus.documents
-    ]
+    texts = kept_tokens(
+        tokenizer,
+        corpus,
+        "prompts and completions",
+        lambda: [text for document in corpus.documents for text in _pair(tokenizer, document)],
+        cache,
+    )
+    pairs = list(zip(corpus.documents, texts[::2], texts[1::2], strict=True))
+    for document, source, target in pairs:
+        _check_length(document, source, target, spec.max_length)
     lengths = [min(len(text.ids), max_tokens_per_document or len(text.ids)) for *_, text in pairs]
     cap = fair_share(lengths, spec.tokens or sum(lengths))
     if cap < 1:
         raise DataError(f"{corpus.name}: no tokens to score in {corpus.origin}")
     windows = tuple(
-        Window(source.ids, text.ids[: min(lengths[index], cap)], index, 0, index)
+        Window(
+            np.array(source.ids), np.array(text.ids[: min(lengths[index], cap)]), index, 0, index
+        )
         for index, (_, source, text) in enumerate(pairs)
     )
     return Layout(
@@ -65,9 +77,7 @@ def plan_pairs(
     )
 
 
-def _pair(
-    tokenizer: PreTrainedTokenizerBase, document: Document, max_length: int
-) -> tuple[TokenText, TokenText]:
+def _pair(tokenizer: PreTrainedTokenizerBase, document: Document) -> tuple[TokenText, TokenText]:
     if document.prompt is None:
         raise DataError(
             f"document {document.id}: an encoder–decoder model needs the data's columns "
@@ -77,13 +87,18 @@ def _pair(
         raise DataError(f"document {document.id}: its completion is empty")
     source = tokenize(tokenizer, document.prompt, special=True)
     target = tokenize(tokenizer, document.text, special=True)
+    return source, target
+
+
+def _check_length(
+    document: Document, source: TokenText, target: TokenText, max_length: int
+) -> None:
     for what, text in (("prompt", source), ("completion", target)):
         if not 0 < len(text.ids) <= max_length:
             raise DataError(
                 f"document {document.id}: its {what} has {len(text.ids)} tokens, where max_length "
                 f"allows 1 to {max_length}"
             )
-    return source, target
 
 
 def pair_logits(model: PreTrainedModel, batch: Sequence[Window]) -> list[torch.Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,7 @@ def score_perplexity(
     job: str,
     on_progress: OnProgress,
     longest_last: bool = False,
+    cache: Path | None = None,
 ) -> Score:
     """Score a corpus: natural log, log-softmax in float32, sums in float64.
 
@@ -50,6 +52,7 @@ def score_perplexity(
         job: the job's name, for progress.
         on_progress: told the tokens scored, after every batch.
         longest_last: take the batches in the reverse order.
+        cache: where tokenised corpora are kept; None tokenises.
 
     Returns:
         The score, with a sum (nats) and a count (tokens) for each document or window.
@@ -59,7 +62,9 @@ def score_perplexity(
         ScoringError: a loss that is not finite, or a window that fits neither memory nor model.
     """
     plan = plan_pairs if reads_pairs(model) else plan_layout
-    layout = with_tops(plan(tokenizer, corpus, spec, max_tokens_per_document), spec.token_losses)
+    layout = with_tops(
+        plan(tokenizer, corpus, spec, max_tokens_per_document, cache), spec.token_losses
+    )
     check_fit(model, layout, spec.max_length)
     started = time.perf_counter()
     scores = _all_scores(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -25,7 +26,9 @@ def written_aside(folder: Path, *, sealed: bool = False) -> Iterator[Path]:
 
     Args:
         folder: the folder to be.
-        sealed: write down the digests of its files, for who reads them (`evalkit.seals`).
+        sealed: write down the digests of its files, for who reads them (`evalkit.seals`). It is a
+            folder of the cache then, whose lock the caller holds: what a process that was killed
+            left beside it is deleted.
 
     Raises:
         WeightsError: the disk is full.
@@ -33,6 +36,8 @@ def written_aside(folder: Path, *, sealed: bool = False) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     replaced = aside.with_suffix(".old")
+    if sealed:
+        delete_leftovers(folder)
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir()
@@ -57,6 +62,13 @@ def written_aside(folder: Path, *, sealed: bool = False) -> Iterator[Path]:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def delete_leftovers(folder: Path) -> None:
+    """Deletes what was begun beside a folder and never finished; its lock must be held."""
+    for entry in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def is_disk_full(error: BaseException) -> bool:

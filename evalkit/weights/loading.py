@@ -19,6 +19,7 @@ from evalkit.sources import WeightsSource
 from evalkit.weights.checkpoint import check_checkpoint, is_encoder_decoder, stored_dtype
 from evalkit.weights.folders import is_disk_full, written_aside
 from evalkit.weights.group4_loading import register_group4
+from evalkit.weights.heap import leave_file
 from evalkit.weights.quantization import (
     disable_repacking,
     forget_quantization,
@@ -115,6 +116,8 @@ def load_model(
             f"{folder}: nothing of this {type(model).__name__} was quantised: it has no layer of a "
             "kind that this quantisation takes"
         )
+    if quantization is not None:
+        leave_file(model)
     loaded: PreTrainedModel = model.eval().requires_grad_(False)
     return loaded
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import sys
 import threading
@@ -18,6 +16,7 @@ import psutil
 from evalkit import paths
 from evalkit.weights.adapters import meta_model
 from evalkit.weights.checkpoint import stored_dtype
+from evalkit.weights.heap import trim_heap
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +24,11 @@ if TYPE_CHECKING:
     from evalkit.suite import LoraSpec, TrainingSpec
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-_RUNTIME = 900_000_000
-"""Of a process that has imported torch, transformers, peft and bitsandbytes."""
+_RUNTIME = 650_000_000
+"""Of a process that has imported torch, transformers, peft and bitsandbytes, and has computed: 465
+MB of imports, and what their kernels load and keep at the first forward pass (docs/memory.md)."""
+_LAYER_BYTES = 34
+"""Of one layer's activations, for each token and hidden unit (Korthikanti et al. 2022)."""
 _SAMPLING_SECONDS = 0.05
 
 
@@ -59,7 +61,10 @@ def estimate_bytes(
     """Estimates the most memory that building and scoring a variant takes at once, in bytes.
 
     Only the configuration is read; the model is built on torch's meta device. The estimate is the
-    largest step of the path, the logits of one batch, and the libraries themselves.
+    largest state of the weights on the path, or the last one with what a batch adds (its logits,
+    one layer's activations), and the libraries themselves. Every step gives a layer's old weight up
+    as it makes the new one, so no two states add up; only group4 is made out of a whole model.
+    Pages of a file that is only read are the system's to take back, and are not counted.
 
     Args:
         folder: the base (its config.json is enough, where no step loads in "auto").
@@ -75,7 +80,7 @@ def estimate_bytes(
     sizes = model_sizes(meta_model(folder, trust_remote_code=trust_remote_code))
     peak, stored, dtype = 0, 0, "fp32"
     for index, step in enumerate(path):
-        before = stored
+        beside = 0
         if isinstance(step, paths.Load):
             dtype = _effective(step.dtype, folder, effective_dtypes)
             if _quantizes_next(path, index):
@@ -83,16 +88,15 @@ def estimate_bytes(
             stored = (sizes.linear + sizes.other) * _BYTES[dtype]
         elif isinstance(step, paths.Quantize):
             stored = quantized_bytes(sizes, step, dtype)
-            before = stored  # layer by layer, from a file
             if step.type == "group4":  # out of the whole model in memory
-                before = (sizes.linear + sizes.other) * _BYTES[dtype]
+                beside = (sizes.linear + sizes.other) * _BYTES[dtype]
         elif isinstance(step, paths.Dequantize):
             stored = (sizes.linear + sizes.other) * _BYTES[dtype]
         elif isinstance(step, paths.Attach):
             stored += rank * sizes.linear_edges * 4
-        peak = max(peak, stored if before == stored else before + stored)
-    logits = batch_tokens * sizes.vocabulary * (_BYTES[dtype] + 4)
-    return max(peak, stored + logits) + _RUNTIME
+        peak = max(peak, stored + beside)
+    each = sizes.vocabulary * _BYTES[dtype] + sizes.hidden * _LAYER_BYTES
+    return max(peak, stored + batch_tokens * each) + _RUNTIME
 
 
 def estimate_training_bytes(
@@ -128,9 +132,9 @@ def estimate_training_bytes(
         trained = lora.r * sizes.linear_edges
     tokens = training.batch_size * training.max_length
     each = tokens * sizes.hidden
-    activations = each * 34 * sizes.layers
+    activations = each * _LAYER_BYTES * sizes.layers
     if training.gradient_checkpointing:
-        activations = each * (2 * sizes.layers + 34)
+        activations = each * (2 * sizes.layers + _LAYER_BYTES)
     return stored + trained * 16 + activations
 
 
@@ -245,9 +249,7 @@ def release_memory() -> None:
         import torch
 
         torch.cuda.empty_cache()
-    # Only glibc has it; elsewhere there is no such library, or no such function.
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    trim_heap()
 
 
 def _quantizes_next(path: paths.Path, index: int) -> bool:

@@ -170,8 +170,10 @@ def expand(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     if not layers:
         raise WeightsError("cannot dequantise: no layer of the model is quantised")
     with torch.no_grad():
-        for name, layer in layers.items():
+        while layers:  # nothing holds on to a layer that has its successor
+            name, layer = layers.popitem()
             model.set_submodule(name, _plain_layer(layer, dtype))
+            del layer
     forget_quantization(model)
     return model
 

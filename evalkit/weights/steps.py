@@ -20,8 +20,10 @@ from evalkit.weights import loading, quantization
 from evalkit.weights.adapters import attach_adapter, check_adapter
 from evalkit.weights.folders import written_aside
 from evalkit.weights.group4 import is_group4
+from evalkit.weights.heap import trim_after_each_layer
 from evalkit.weights.initial import check_quantization, with_residual
 from evalkit.weights.kept_modules import kept_modules
+from evalkit.weights.memory import release_memory
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -93,8 +95,8 @@ def build_variant(
 ) -> BuiltVariant:
     """Walks a path from freshly loaded base weights to the model at its end.
 
-    Nothing is shared with any other variant but files that are never written again: the base, the
-    cached checkpoint of the quantised base, the adapters.
+    Nothing is shared with other variants but files that are never written again: base, adapters,
+    the cached checkpoint of the quantised base. They are mapped, so all loads read them once.
 
     Args:
         path: normalised and legal.
@@ -123,6 +125,7 @@ def build_variant(
         on_progress(Progress(job, name, index, len(path), "steps"))
         begun = time.perf_counter()
         perform(build)
+        release_memory()  # what steps leave behind is not to add up
         seconds[f"{index} {name}"] = round(time.perf_counter() - begun, 3)
         index += taken
     return _finish(build, seconds, started)
@@ -161,6 +164,8 @@ def load_quantized(load_step: paths.Load, step: paths.Quantize, build: _Build) -
             model = _load(build, build.folder, _few_bits(step, build, build.folder))
             with written_aside(folder, sealed=True) as aside, loading.quiet_libraries():
                 model.save_pretrained(aside)
+            del model
+            release_memory()
     build.model = _load(build, folder)
 
 
@@ -169,15 +174,14 @@ def quantize(step: paths.Quantize, build: _Build) -> None:
 
     They are saved and loaded with a quantisation, which is how a user does it.
     """
-    model = _loaded(build)
     build.quantised = step
     scratch = build.context.cache / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as folder:
         with written_aside(Path(folder) / "merged") as aside, loading.quiet_libraries():
-            model.save_pretrained(aside)
+            _loaded(build).save_pretrained(aside)
         build.model = None
-        del model
+        release_memory()  # a model is a cycle of objects: it would stay beside the next one
         merged = Path(folder) / "merged"
         build.model = _load(build, merged, _few_bits(step, build, merged))
 
@@ -198,6 +202,7 @@ def attach(step: paths.Attach, build: _Build) -> None:
     folder = build.context.adapters[step.adapter]
     if step.adapter in build.context.full:
         build.model = None
+        release_memory()
         build.model = _load(build, folder)
         build.note(f"{step.adapter} is a whole fine-tuned model: its weights replace the base's")
         return
@@ -221,6 +226,7 @@ def merge(build: _Build) -> None:
     layers = quantization.quantized_layers(model).values()
     quantised = sum(not is_group4(layer) for layer in layers)
     with loading.quiet_libraries():
+        trim_after_each_layer(model.base_model)
         merged = model.merge_and_unload()
     build.model = merged.eval().requires_grad_(False)
     build.attached.clear()

@@ -239,7 +239,8 @@ def _scratch(out: Path, training: TrainingSpec) -> Iterator[Path]:
     """The trainer's folder: kept for going on where checkpoints are asked for, else temporary."""
     out.parent.mkdir(parents=True, exist_ok=True)
     if training.save_steps is None:
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".training-") as folder:
+        # Named as what `written_aside` makes: what a kill leaves is deleted by the next training.
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
             yield Path(folder)
         return
     folder_kept = out.with_name(f"{out.name}.checkpoints")
