@@ -19,6 +19,7 @@ from functools import partial
 
 import numpy as np
 from populations import (
+    BY_LENGTH,
     TAILS,
     Measured,
     Pair,
@@ -90,6 +91,21 @@ def at_the_budget(replicates: int, seed: int) -> Rows:
             effective += tally(found, one, LIMIT).effective_clusters / replicates
         counts = ("few", "PASS", "REGRESSED", "covered", "plain PASS", "plain covered")
         yield [tail, f"{unevenness:g}", str(clusters), f"{effective:.0f}"] + [
+            percent(found[name], replicates) for name in counts
+        ]
+
+
+def effects_by_length(replicates: int, seed: int) -> Rows:
+    """The same where effects depend on length, as one estimate of skewness assumes not."""
+    for cell, (how, clusters) in enumerate(itertools.product(BY_LENGTH, (80, 160, 320))):
+        generator = np.random.default_rng([seed, 9, cell])
+        one = partial(pair, generator, clusters=clusters, unevenness=1.2, by_length=how)
+        found, effective = Counter[str](), 0.0
+        for _ in range(replicates):
+            drawn = one(tail="log-normal", effect=LIMIT)
+            effective += tally(found, drawn, LIMIT).effective_clusters / replicates
+        counts = ("few", "PASS", "REGRESSED", "covered", "plain PASS", "plain covered")
+        yield [how, str(clusters), f"{effective:.0f}"] + [
             percent(found[name], replicates) for name in counts
         ]
 
@@ -240,6 +256,10 @@ PLAIN = ["plain t: false PASS", "covered"]
 VERDICTS = ["PASS", "IMPROVED", "INCONCLUSIVE", "REGRESSED"]
 SECTIONS = {
     "At the budget": (at_the_budget, ["tail", "unevenness", "G", "G_eff", "few", *RATES, *PLAIN]),
+    "Effects that depend on length, at the budget": (
+        effects_by_length,
+        ["log-normal effects", "G", "G_eff", "few", *RATES, *PLAIN],
+    ),
     "By true effect": (
         by_true_effect,
         ["tail", "G", "true effect", *VERDICTS, "plain t: PASS", "REGRESSED"],

@@ -12,6 +12,7 @@ from evalkit.records import RunRecord, Score
 
 EFFECT_SPREAD = 0.05  # nats per token, between clusters
 TAILS = ("normal", "t3", "exponential", "log-normal")
+BY_LENGTH = ("spread grows", "spread shrinks", "long ones skewed", "mean grows")
 Pair = tuple[Score, Score]
 
 
@@ -55,20 +56,45 @@ def pair(
     tail: str,
     effect: float,
     documents: int = 1,
+    by_length: str = "no",
 ) -> Pair:
     """A variant and its reference: `effect` nats per token apart in truth.
 
-    A cluster's token count is log-normal with `unevenness` as the logarithm's deviation, and
-    independent of its effect, so that the ratio's true value is the effect's mean.
+    A cluster's token count is log-normal with `unevenness` as the logarithm's deviation. Its effect
+    has mean `effect` at every length, or over all tokens where the mean is what grows: the ratio's
+    true value.
     """
     size = np.maximum(1.0, np.round(150 * np.exp(generator.normal(0.0, unevenness, clusters))))
     counts = np.repeat(size, documents)
     names = tuple(f"c{i // documents}" for i in range(clusters * documents))
-    shift = np.repeat(effect + EFFECT_SPREAD * tail_draws(generator, tail, clusters), documents)
+    spread = _of_length(
+        generator, by_length, tail_draws(generator, tail, clusters), size, unevenness
+    )
+    shift = np.repeat(effect + EFFECT_SPREAD * spread, documents)
     noise = generator.normal(0.0, 0.2, len(counts)) / np.sqrt(counts)
     reference = counts * generator.normal(2.5, 0.4, len(counts))
     variant = reference + counts * (shift + noise)
     return score(variant, counts, names), score(reference, counts, names)
+
+
+def _of_length(
+    generator: np.random.Generator,
+    how: str,
+    draws: np.ndarray,
+    size: np.ndarray,
+    unevenness: float,
+) -> np.ndarray:
+    """Draws of mean 0 and variance 1 as they depend on length (`BY_LENGTH`)."""
+    length = size / 150
+    if how == "spread grows":
+        return draws * np.sqrt(length)
+    if how == "spread shrinks":
+        return draws / np.sqrt(length)
+    if how == "long ones skewed":
+        return np.where(length > 1, draws, generator.normal(0.0, 1.0, len(draws)))
+    if how == "mean grows":
+        return draws + np.log(length) - unevenness**2  # E[n log n]/E[n] of a log-normal n
+    return draws
 
 
 def hits(

@@ -100,6 +100,7 @@ def _grown(seen: Comparison, factor: float) -> Comparison:
         seen,
         stderr=seen.planning_error / math.sqrt(factor),
         skewness=seen.skewness / math.sqrt(factor),
+        expected_skewness=seen.expected_skewness / math.sqrt(factor),
         effective_clusters=effective,
         df=max(1.0, effective - 1),
         n_units=round(seen.n_units * factor),

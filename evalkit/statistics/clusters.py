@@ -16,7 +16,8 @@ Sources, by what they are used for:
 - effective number of clusters: L. Kish, *Survey Sampling*, Wiley 1965; as degrees of freedom:
   A. V. Carter, K. T. Schnepel and D. G. Steigerwald, "Asymptotic behavior of a t-test robust to
   cluster heterogeneity", *Review of Economics and Statistics* 99 (2017);
-- skewness: `evalkit.statistics.comparisons`; hits and misses: `evalkit.statistics.proportions`;
+- skewness: `evalkit.statistics.skewness` and `evalkit.statistics.comparisons`; hits and misses:
+  `evalkit.statistics.proportions`;
 - cluster bootstrap: A. C. Davison and D. V. Hinkley, *Bootstrap Methods and their Application*,
   Cambridge 1997, section 3.8;
 - step-down adjustment: S. Holm, "A simple sequentially rejective multiple test procedure",
@@ -43,6 +44,7 @@ from evalkit.statistics.comparisons import (
 from evalkit.statistics.power import VisibleChange, clusters_to_settle, visible_change
 from evalkit.statistics.proportions import Counts, Pairs, Proportion, independent
 from evalkit.statistics.ratios import Bootstrap, Float64s, Scale
+from evalkit.statistics.skewness import expected_skewness, sample_skewness
 
 __all__ = [
     "ALPHA",
@@ -189,9 +191,8 @@ def _comparison(effect: float, influence: Float64s, totals: Float64s, n_units: i
         n_units=n_units,
         n_clusters=size,
         effective_clusters=effective,
-        skewness=float(((influence / math.sqrt(squares)) ** 3).sum())
-        if estimable and squares > 0
-        else 0.0,
+        skewness=sample_skewness(influence) if estimable else 0.0,
+        expected_skewness=expected_skewness(influence, counts) if estimable else 0.0,
     )
 
 

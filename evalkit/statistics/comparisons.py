@@ -1,15 +1,16 @@
 """An effect with its interval and its tests, from the few figures that a comparison leaves. Pure.
 
 The interval is Student's, made longer on the side of the longer tail. With T = (effect − truth)/SE
-and κ = Σz³/(Σz²)^(3/2) of the clusters' influence values z, skewness moves T's quantile q by
-κ(1 + 2q²)/6 (N. J. Johnson, "Modified t tests and confidence intervals for
-asymmetrical populations", *JASA* 73, 1978; P. Hall, "On the removal of skewness by
-transformation", *JRSS B* 54, 1992; L. Chen, "Testing the mean of skewed distributions", *JASA* 90,
-1995). But a sample of a skewed population shows too little of the skewness, and least of it where
-it errs most: when the rare bad document is missing. So the correction is multiplied by
-2 + 250·G/G_eff² and bends off at 1.75 standard errors; these figures are calibrated by simulation
-(docs/statistics.md), they are not theory. The shorter side is left at Student's:
-what theory would take off there would be lost again where tails are long on both sides.
+and κ the effect's skewness, skewness moves T's quantile q by κ(1 + 2q²)/6 (N. J. Johnson, "Modified
+t tests and confidence intervals for asymmetrical populations", *JASA* 73, 1978; P. Hall, "On the
+removal of skewness by transformation", *JRSS B* 54, 1992; L. Chen, "Testing the mean of skewed
+distributions", *JASA* 90, 1995). But a sample of a skewed population shows too little of the
+skewness, and least of it where it errs most: when the rare bad document is missing. So κ is the
+larger of two estimates, one of which learns from short clusters too
+(`evalkit.statistics.skewness`); and the correction is multiplied by 2 + 250/G_eff and bends off at
+1 + 30/G_eff standard errors. These figures are calibrated by simulation (docs/statistics.md), they
+are not theory. The shorter side is left at Student's: what theory would take off there would be
+lost again where tails are long on both sides.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ FEW_CLUSTERS = 20.0
 """Under this many effective clusters an interval alone passes nothing."""
 _SKEW_FACTOR = 2.0
 _SKEW_FACTOR_OF_FEW = 250.0
-_SKEW_BEND = 1.75
+_SKEW_BEND = 1.0
+_SKEW_BEND_OF_FEW = 30.0
 _LEAST_DF = 0.5
 
 
@@ -59,6 +61,8 @@ class Comparison:
     skewness: float = 0.0
     """κ = Σz³/(Σz²)^(3/2) of the clusters' influence: their skewness over √G; its sign is that of
     the longer tail."""
+    expected_skewness: float = 0.0
+    """κ if effects have one shape at all lengths: the same where clusters are even."""
     counts: Counts | None = None
     """Of hits and misses: what the exact tests are made on, divided by the design effect."""
     counts_alone: bool = False
@@ -93,15 +97,16 @@ def student_quantile(comparison: Comparison, probability: float) -> float:
 def skewness_margin(comparison: Comparison, *, sense: int) -> float:
     """What the interval's upper (+1) or lower (−1) margin gains for skewness, in standard errors.
 
-    Zero on the side of the shorter tail. See the module's docstring.
+    Zero on the side of the shorter tail; above zero on both where the two estimates of skewness
+    have different signs. See the module's docstring.
     """
-    expected = sense * comparison.skewness * (1 + 2 * student_quantile(comparison, ALPHA) ** 2) / 6
-    if expected <= 0:
+    skewness = max(sense * comparison.skewness, sense * comparison.expected_skewness)
+    if skewness <= 0:
         return 0.0
-    evenness = comparison.effective_clusters / comparison.n_clusters
-    few = _SKEW_FACTOR_OF_FEW / (comparison.effective_clusters * evenness)
-    factor = _SKEW_FACTOR + few
-    return _SKEW_BEND * math.tanh(factor * expected / _SKEW_BEND)
+    theory = skewness * (1 + 2 * student_quantile(comparison, ALPHA) ** 2) / 6
+    factor = _SKEW_FACTOR + _SKEW_FACTOR_OF_FEW / comparison.effective_clusters
+    bend = _SKEW_BEND + _SKEW_BEND_OF_FEW / comparison.effective_clusters
+    return bend * math.tanh(factor * theory / bend)
 
 
 def exceedance_p_value(comparison: Comparison, limit: float, *, sense: int) -> float | None:
@@ -170,6 +175,7 @@ def with_training_spread(
         return comparison
     documents, training = _document_error(comparison) ** 2, spread**2 / averaged
     stderr = math.sqrt(documents + training)
+    left = (math.sqrt(documents) / stderr) ** 3
     df = stderr**4 / (documents**2 / max(comparison.df, _LEAST_DF) + training**2 / (n_seeds - 1))
     widened = replace(
         comparison,
@@ -177,7 +183,8 @@ def with_training_spread(
         df=df,
         identical=False,
         counts_alone=False,
-        skewness=comparison.skewness * (math.sqrt(documents) / stderr) ** 3,
+        skewness=comparison.skewness * left,
+        expected_skewness=comparison.expected_skewness * left,
     )
     return with_interval(widened)
 

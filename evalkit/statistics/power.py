@@ -109,6 +109,7 @@ def _grown(comparison: Comparison, clusters: int) -> Comparison:
         comparison,
         n_clusters=clusters,
         skewness=comparison.skewness / math.sqrt(factor),
+        expected_skewness=comparison.expected_skewness / math.sqrt(factor),
         effective_clusters=comparison.effective_clusters * factor,
         df=max(1.0, comparison.effective_clusters * factor - 1),
     )

@@ -27,8 +27,9 @@ def test_what_would_settle_it():
     assert clusters_to_settle(seen(0.0, clusters=30, even=10.0), 1000.0) == 60
 
 
-def test_skewness_asks_for_more_clusters_towards_its_longer_tail():
-    skewed = replace(seen(0.0), skewness=0.3)
+@pytest.mark.parametrize("estimate", ["skewness", "expected_skewness"])
+def test_skewness_asks_for_more_clusters_towards_its_longer_tail(estimate):
+    skewed = replace(seen(0.0), **{estimate: 0.3})
     assert clusters_to_settle(skewed, 1.0) > clusters_to_settle(seen(0.0), 1.0)
     assert clusters_to_settle(skewed, -1.0) == clusters_to_settle(seen(0.0), -1.0)
 
