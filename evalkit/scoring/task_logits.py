@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
+
+from evalkit.scoring.last_logits import last_logits, takes_kept
 
 if TYPE_CHECKING:
     import torch
@@ -35,22 +36,15 @@ def needing_few_logits(base: type) -> Any:
                 self._longest_answer = None
 
         def _model_call(self, inps: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            import torch
-
             kept = self._kept(inps)
             if args or kwargs or not kept < inps.shape[1]:
                 return super()._model_call(inps, *args, **kwargs)
-            hook = self.model.get_output_embeddings().register_forward_pre_hook(_contiguous)
-            try:
-                with torch.no_grad():
-                    return self.model(inps, logits_to_keep=kept).logits
-            finally:
-                hook.remove()
+            return last_logits(self.model, inps, kept)
 
         def _kept(self, inps: torch.Tensor) -> int:
             """How many positions at the end of a batch, of shape (rows, longest), are needed."""
             width = inps.shape[1]
-            if self._longest_answer is None or not _takes_kept(self.model):
+            if self._longest_answer is None or not takes_kept(self.model):
                 return width
             # lm-eval pads with zeros on the right. A token 0 that ends a row only keeps more.
             ends = (inps != 0).flip(1).int().argmax(1)
@@ -58,18 +52,3 @@ def needing_few_logits(base: type) -> Any:
             return min(width, padded + self._longest_answer)
 
     return FewLogits
-
-
-def _takes_kept(model: Any) -> bool:
-    """Whether a model computes the logits of its last positions alone where it is asked to."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    asked = "logits_to_keep" in inspect.signature(inner.forward).parameters
-    return asked and model.get_output_embeddings() is not None
-
-
-def _contiguous(_: Any, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """The end of each row in one piece.
-
-    On a CPU, a bfloat16 product with a slice of a tensor takes five times as long.
-    """
-    return tuple(part.contiguous() for part in hidden)
