@@ -172,7 +172,8 @@ def measure(work: Work, rounds: int, say: Callable[[str], None]) -> Measured:
             if number == 0:
                 found.torch_on_rerun = loads_torch(work, plain, scratch)
             found.added.append(evalkit_run(work, more, scratch))
-            (scratch / "runs.db").unlink()
+            for file in scratch.glob("runs.db*"):
+                file.unlink()
             found.alone.append(evalkit_run(work, single, scratch))
         with tempfile.TemporaryDirectory() as folder:
             say("one evalkit run with its checks: survival, saved and loaded again, costs")
