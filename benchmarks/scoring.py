@@ -1,70 +1,70 @@
-"""What scoring costs over the bare forward pass, and how far another batching moves perplexity.
+"""What scoring costs over the bare forward pass, its peak memory, and what another batching moves.
 
-On the quickstart's model and held-out topics, in bfloat16 where the CPU has it. Ratios within one
-run, the two sides in turn:
+On the quickstart's model and held-out topics, in bfloat16 where the CPU has it. The bare side runs
+the forward pass over FULL batches, with the output layer and a float32 cross-entropy, the best
+that a model can do on so many tokens; documents are of uneven length. In turn, ratios of tokens a
+second of the processor's time, which other work on the machine moves least:
 
-    python benchmarks/scoring.py
+    python benchmarks/scoring.py [--batches]
 """
 
-import statistics
-import time
-from pathlib import Path
+from __future__ import annotations
 
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
 import torch
+from measuring import ROOT, Goal, arguments_of, report
 
 from evalkit.corpora import load_corpus
 from evalkit.machine import default_cache, detect_machine
-from evalkit.scoring.forward import forward_losses, score_windows
+from evalkit.scoring.forward import PIECE, score_windows
 from evalkit.scoring.layout import plan_layout
 from evalkit.scoring.perplexity import score_perplexity
-from evalkit.scoring.windows import batch_size
 from evalkit.sources import resolve_weights
 from evalkit.suite import load_suite
 from evalkit.weights.loading import load_model, load_tokenizer, prepare_base, torch_dtype
 
-SUITE = Path(__file__).resolve().parents[1] / "suites" / "quickstart.yaml"
-ROUNDS = 5
+SUITE = ROOT / "suites" / "quickstart.yaml"
 BATCHES = (512, 1024, 2048, 4096, 8192)
+STEP = 128
+"""Rows of the bare side's float32 cross-entropy at once; all of them at once are slower."""
 
 
-def main():
+def main() -> None:
+    parser = arguments_of(__doc__)
+    parser.add_argument("--batches", action="store_true", help="also how batches move perplexity")
+    given = parser.parse_args()
     suite, cache = load_suite(SUITE), default_cache()
     spec, limit = suite.metrics.perplexity["perplexity"], suite.data["test"].max_tokens_per_document
+    spec = spec.model_copy(update={"tokens": None})
     folder = prepare_base(resolve_weights(suite.model, cache), cache, on_progress=lambda tick: None)
     dtype = detect_machine().effective_dtypes()["bf16"]
     model = load_model(folder, dtype=torch_dtype(dtype), device_map={"": "cpu"})
     tokenizer = load_tokenizer(folder)
     corpus = load_corpus("test", suite.data["test"], cache=cache)
-    layout = plan_layout(tokenizer, corpus, spec, limit)
+    windows = plan_layout(tokenizer, corpus, spec, limit).windows
+    n_tokens = sum(len(window.inputs) for window in windows)
 
-    def bare():
-        started = time.perf_counter()
-        for batch in batches(layout.windows, spec.batch_tokens):
-            longest = max(len(window.inputs) for window in batch)
-            with torch.no_grad():
-                model(
-                    input_ids=torch.zeros((len(batch), longest), dtype=torch.long), use_cache=False
-                )
-        return time.perf_counter() - started
+    def bare() -> float:
+        return full_batches(model, n_tokens, spec.batch_tokens, spec.max_length)
 
-    def scored():
-        started = time.perf_counter()
-        for _ in score_windows(model, layout.windows, batch_tokens=spec.batch_tokens):
+    def scored() -> float:
+        started = time.process_time()
+        for _ in score_windows(model, windows, batch_tokens=spec.batch_tokens):
             pass
-        return time.perf_counter() - started
+        return time.process_time() - started
 
-    forward_losses(model, layout.windows[:1])
-    bare()
-    ratios = [scored() / bare() for _ in range(ROUNDS)]
-    print(f"{layout.n_tokens} tokens in {len(layout.windows)} windows, {dtype}")
-    print(f"scoring / bare forward: median {statistics.median(ratios):.3f} of {ROUNDS} rounds")
-
-    def perplexity(batch_tokens):
+    def perplexity(batch_tokens: int) -> float:
         score = score_perplexity(
             model,
             tokenizer,
             corpus,
-            spec.model_copy(update={"batch_tokens": batch_tokens}),
+            spec.model_copy(update={"batch_tokens": batch_tokens, "tokens": 8000}),
             metric="perplexity",
             max_tokens_per_document=limit,
             job="",
@@ -72,19 +72,78 @@ def main():
         )
         return score.value
 
-    alone = perplexity(1)
-    for size in BATCHES:
-        shift = perplexity(size) / alone - 1
-        print(f"batches of {size:5} tokens: perplexity {shift:+.1e} against single windows")
+    full_batches(model, spec.batch_tokens, spec.batch_tokens, spec.max_length)
+    shares = [bare() / scored() for _ in range(given.rounds)]
+    share = statistics.median(shares)
+    above = peak_above(scored)
+    logits = spec.batch_tokens * model.config.vocab_size * model.lm_head.weight.element_size()
+    forward = peak_above(lambda: full_forward(model, spec.batch_tokens, spec.max_length))
+    extra = (above - forward) / logits
+    goals = [
+        Goal("tokens a processor second, scored / bare forward over full batches", "at least 0.95",
+             f"{share:.3f}", share >= 0.95),
+        Goal("memory beyond a forward pass / one batch of logits", "at most 0.25",
+             f"{extra:.2f}", extra <= 0.25),
+    ]  # fmt: skip
+    lengths = [len(window.inputs) for window in windows]
+    notes = [
+        f"{n_tokens} tokens in {len(windows)} windows of {min(lengths)} to {max(lengths)}, {dtype}",
+        f"rounds: {', '.join(f'{value:.3f}' for value in shares)}",
+        f"a batch of logits {logits / 2**20:.0f} MiB; peak above the model {above / 2**20:.0f} MiB "
+        f"scored, {forward / 2**20:.0f} MiB in a bare forward pass; float32 "
+        f"{4 * PIECE['cpu'] / 2**20:.0f} MiB at a time",
+    ]
+    if given.batches:
+        alone = perplexity(1)
+        for size in BATCHES:
+            shift = perplexity(size) / alone - 1
+            notes.append(f"batches of {size:5} tokens: perplexity {shift:+.1e} to single windows")
+    report("Scoring beside the bare forward pass", goals, notes, given.json)
 
 
-def batches(windows, budget):
-    todo = sorted(windows, key=lambda window: -len(window.inputs))
-    while todo:
-        candidates = todo[: max(1, budget // len(todo[0].inputs))]
-        size = batch_size([len(window.inputs) for window in candidates], budget)
-        yield todo[:size]
-        todo = todo[size:]
+@torch.no_grad()
+def full_forward(model: Any, tokens: int, length: int) -> torch.Tensor:
+    """One full batch's logits, shape (tokens, vocabulary)."""
+    ids = torch.randint(0, 1000, (tokens // length, length))
+    logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
+    return logits.flatten(0, 1)
+
+
+def full_batches(model: Any, n_tokens: int, budget: int, length: int) -> float:
+    """Processor seconds of forward passes and cross-entropies of so many tokens, no row padded."""
+    rest = n_tokens
+    seconds = 0.0
+    while rest > 0:
+        tokens = min(budget, -(-rest // length) * length)
+        started = time.process_time()
+        logits = full_forward(model, tokens, length)
+        targets = torch.zeros(len(logits), dtype=torch.long)
+        for rows, wanted in zip(logits.split(STEP), targets.split(STEP), strict=True):
+            torch.nn.functional.cross_entropy(rows.float(), wanted, reduction="none")
+        # The last batch is rounded up to whole rows: it counts by its tokens.
+        seconds += (time.process_time() - started) * min(tokens, rest) / tokens
+        rest -= tokens
+    return seconds
+
+
+def peak_above(work: Callable[[], object]) -> int:
+    """By how many bytes the process grows, at most, while this runs."""
+    process, done = psutil.Process(), threading.Event()
+    before = highest = process.memory_info().rss
+
+    def watch() -> None:
+        nonlocal highest
+        while not done.wait(0.002):
+            highest = max(highest, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return highest - before
 
 
 if __name__ == "__main__":

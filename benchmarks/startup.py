@@ -3,10 +3,11 @@
 python benchmarks/startup.py
 """
 
+from __future__ import annotations
+
 import statistics
-import subprocess
-import sys
-import time
+
+from measuring import Goal, arguments_of, report, run_process
 
 COMMANDS = {
     "python -c pass": ["-c", "pass"],
@@ -15,25 +16,22 @@ COMMANDS = {
     "evalkit run --help": ["-m", "evalkit", "run", "--help"],
     "import torch": ["-c", "import torch"],
 }
-ROUNDS = 7
 
 
-def seconds(arguments):
-    started = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-    return time.perf_counter() - started
-
-
-def main():
-    times = {name: [] for name in COMMANDS}
-    for _ in range(ROUNDS):
+def main() -> None:
+    given = arguments_of(__doc__).parse_args()
+    times: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    for _ in range(given.rounds):
         for name, arguments in COMMANDS.items():
-            times[name].append(seconds(arguments))
-    bare = statistics.median(times["python -c pass"])
-    print(f"medians of {ROUNDS} alternating rounds")
-    for name, values in times.items():
-        median = statistics.median(values)
-        print(f"{name:22} {median * 1000:7.0f} ms   {median / bare:6.1f} × bare Python")
+            times[name].append(run_process(arguments)[0].wall)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    bare = medians["python -c pass"]
+    goals = [
+        Goal(f"{name}, seconds", "at most 0.3", f"{medians[name]:.2f}", medians[name] <= 0.3)
+        for name in ("evalkit --help", "evalkit run --help")
+    ]
+    notes = [f"{name}: {median / bare:.1f} × bare Python" for name, median in medians.items()]
+    report("The command line's answer", goals, notes, given.json)
 
 
 if __name__ == "__main__":

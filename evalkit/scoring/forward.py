@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import ScoringError
+from evalkit.scoring.last_logits import last_logits, takes_kept
 from evalkit.scoring.pairs import pair_logits, reads_pairs
 from evalkit.scoring.windows import TokenIds, Window, batch_size
 
@@ -165,18 +166,21 @@ def forward_logits(model: PreTrainedModel, batch: Sequence[Window]) -> list[torc
 
     if reads_pairs(model):
         return pair_logits(model, batch)
-    # Not inference_mode: what a layer caches in its first forward must still be usable by a
-    # merge, or by training, afterwards.
-    with torch.no_grad():
-        device = model.get_input_embeddings().weight.device
-        ids, mask = _padded(batch)
-        logits = model(
-            input_ids=ids.to(device),
-            attention_mask=None if mask is None else mask.to(device),
-            use_cache=False,
-        ).logits
+    device = model.get_input_embeddings().weight.device
+    ids, mask = _padded(batch)
+    inputs = {"attention_mask": None if mask is None else mask.to(device), "use_cache": False}
+    # Positions before the first target of any row are context only.
+    first = min(len(window.inputs) - len(window.targets) for window in batch)
+    if first and takes_kept(model):
+        logits = last_logits(model, ids.to(device), ids.shape[1] - first, **inputs)
+    else:
+        first = 0
+        # Not inference_mode: what a layer caches in its first forward must still be usable by a
+        # merge, or by training, afterwards.
+        with torch.no_grad():
+            logits = model(input_ids=ids.to(device), **inputs).logits
     return [
-        logits[row, len(window.inputs) - len(window.targets) : len(window.inputs)]
+        logits[row, len(window.inputs) - len(window.targets) - first : len(window.inputs) - first]
         for row, window in enumerate(batch)
     ]
 

@@ -19,6 +19,7 @@ from evalkit.digests import digest_json
 from evalkit.errors import DataError, ScoringError
 from evalkit.records import OnProgress, Score
 from evalkit.scoring.task_answers import TaskRun
+from evalkit.scoring.task_logits import needing_few_logits
 from evalkit.scoring.task_progress import Bars, quiet
 from evalkit.scoring.task_scores import ID_LENGTH, pooled_scores, scores_of
 from evalkit.scoring.task_surroundings import explained, sandboxed, working_in
@@ -194,7 +195,7 @@ def _evaluate(
         mine = {n: t for n, t in tasks.items() if ("rolling" in t.OUTPUT_TYPE) == rolling}
         if not mine:
             continue
-        lm = HFLM(
+        lm = needing_few_logits(HFLM)(
             pretrained=model,
             # It may be given a padding token.
             tokenizer=copy.deepcopy(tokenizer),

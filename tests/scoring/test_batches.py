@@ -55,6 +55,31 @@ def test_smaller_batches_move_next_to_nothing_in_float32(tiny_model: LlamaForCau
         np.testing.assert_allclose(losses, second[index], rtol=0, atol=2e-5)
 
 
+def test_the_output_layer_is_not_computed_for_what_is_context_in_every_row(
+    tiny_model: LlamaForCausalLM,
+) -> None:
+    whole = windows()
+    halves = [
+        Window(w.inputs, w.targets[len(w.targets) // 2 :], 0, len(w.targets) // 2, w.unit)
+        for w in whole
+    ]
+    shapes: list[int] = []
+    watch = tiny_model.get_output_embeddings().register_forward_hook(
+        lambda layer, inputs, logits: shapes.append(logits.shape[1])
+    )
+    try:
+        every = forward.forward_losses(tiny_model, whole)
+        some = forward.forward_losses(tiny_model, halves)
+    finally:
+        watch.remove()
+    # The shortest row has 7 positions, of which 3 are context; the longest has 64.
+    assert shapes == [64, 61]
+    for one, two in zip(every, some, strict=True):
+        np.testing.assert_allclose(
+            one.losses[len(one.losses) // 2 :], two.losses, rtol=0, atol=2e-5
+        )
+
+
 def test_out_of_memory_makes_smaller_batches_in_either_order(
     tiny_model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -278,6 +278,32 @@ def test_the_batch_size_moves_nothing_in_float32(place, tiny_model, tiny_tokeniz
         np.testing.assert_allclose(a.log_likelihoods, b.log_likelihoods, rtol=1e-5)
 
 
+def test_the_output_layer_is_asked_for_the_ends_of_prompts_alone(
+    place, tiny_model, tiny_tokenizer, no_environment_report
+):
+    lines = rows()
+    for n, line in enumerate(lines):
+        line["question"] = f"{line['question']} words and more words{' again' * (n % 5)}" * 3
+    write_rows(place / "data.jsonl", lines)
+    asked = []
+    watch = tiny_model.get_output_embeddings().register_forward_hook(
+        lambda layer, inputs, logits: asked.append(logits.shape[0] * logits.shape[1])
+    )
+    try:
+        scores, _ = score(place, tiny_model, tiny_tokenizer, entry("pick"))
+        ours, asked[:] = sum(asked), []
+        results = plain(place, tiny_model, tiny_tokenizer, "pick")
+        theirs = sum(asked)
+    finally:
+        watch.remove()
+    assert 0 < ours < 0.5 * theirs
+    found = scores["pick/acc"]
+    assert found.value == pytest.approx(results["results"]["pick"]["acc,none"])
+    for sample, outcome in zip(results["samples"]["pick"], found.outcomes, strict=True):
+        lls = [pair[0] for pair in sample["filtered_resps"]]
+        np.testing.assert_allclose(outcome.log_likelihoods, lls, rtol=1e-6)
+
+
 def test_generated_answers_and_their_filters(place, tiny_model, tiny_tokenizer):
     first, _ = score(place, tiny_model, tiny_tokenizer, entry("write", limit=6))
     written = [outcome.choice for outcome in first["write/exact_match"].outcomes]
