@@ -286,6 +286,7 @@ def _environment_identity(
         "driver": machine.driver,
         "threads": machine.threads,
         "device_map": suite.model.device_map,
+        **({} if suite.model.gpus is None else {"gpus": suite.model.gpus}),
         "trust_remote_code": environment.trust_remote_code,
         "versions": {name: environment.versions[name] for name in packages},
     }

@@ -19,7 +19,8 @@ from evalkit.plan import TASK_PACKAGES, TORCHAO, TRAINING_PACKAGES, Environment,
 from evalkit.provenance import gather
 from evalkit.records import Baseline, OnProgress, RunRecord, Verdict
 from evalkit.running.floors import check_gates, stored_floors
-from evalkit.running.jobs import JobDriver, build_context
+from evalkit.running.job_tasks import build_context
+from evalkit.running.jobs import JobDriver
 from evalkit.running.options import RunOptions, Watcher
 from evalkit.running.repeat_jobs import RepeatDriver
 from evalkit.running.repeats import seed_of, with_repeats
@@ -77,8 +78,7 @@ def run_suite(
     )
     watcher.started(run_id, plan)
     try:
-        driver.train(plan.training)
-        driver.score()
+        driver.run(plan.training, plan.scoring)
         repeats.run()
         driver.take_left_out(plan.left_out)
         repeats.take_left_out()

@@ -69,6 +69,7 @@ MOVES: dict[str, list[dict[str, object]]] = {
     "model.revision": [{"model.revision": "second"}],
     "model.dtype": [{"model.dtype": "fp32"}],
     "model.device_map": [{"model.device_map": "auto"}],
+    "model.gpus": [{"model.device_map": "auto", "model.gpus": 2}],
     "data.*.dataset": [{"data.test.dataset": "other.jsonl"}, {"data.train.dataset": "test.jsonl"}],
     "data.*.config": [{"data.chats.config": "second"}],
     "data.*.revision": [{"data.chats.revision": "second"}],

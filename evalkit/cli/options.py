@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
+    from evalkit.executors.tasks import Executor
     from evalkit.store import Store
     from evalkit.suite import Suite
 
@@ -48,6 +51,33 @@ ReportsFolder = Annotated[
 TrustRemoteCode = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Let a model run the code that comes with it."),
+]
+ExecutorChoice = Annotated[
+    Literal["local", "ray"],
+    typer.Option(
+        "--executor",
+        help="Where jobs run: one after another in this process, or on the nodes of a Ray cluster.",
+    ),
+]
+ClusterAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="With --executor ray: the cluster, or 'auto'.  [default: RAY_ADDRESS, else a cluster "
+        "of this machine alone]",
+        show_default=False,
+    ),
+]
+Shards = Annotated[
+    int,
+    typer.Option(
+        "--shards",
+        metavar="N",
+        min=1,
+        help="With --executor ray: share out the scoring of each variant over N workers. The "
+        "numbers stay the same.",
+    ),
 ]
 AA = "--aa"
 MeasureNoise = Annotated[
@@ -106,6 +136,29 @@ def open_store(database: str | None, *, create: bool = False) -> Store:
     from evalkit.store import Store
 
     return Store.open(database, create=create)
+
+
+@contextmanager
+def executor(choice: str, address: str | None, shards: int) -> Iterator[Executor]:
+    """Where jobs run, while the block lasts.
+
+    Raises:
+        UsageError: options of a cluster, and none that has jobs run there.
+        MissingPackageError: Ray is not installed.
+        MachineError: there is no cluster at the address.
+    """
+    from evalkit.errors import UsageError
+    from evalkit.executors.local import LocalExecutor
+
+    if choice == "local":
+        if address is not None or shards != 1:
+            raise UsageError("--address and --shards are for --executor ray: give that too")
+        yield LocalExecutor(owns_process=True)
+        return
+    from evalkit.executors.ray import RayExecutor
+
+    with RayExecutor(address=address, shards=shards) as cluster:
+        yield cluster
 
 
 def read_suite(path: Path, overrides: list[str] | None) -> Suite:

@@ -147,7 +147,7 @@ def _reference_row(reference: ReferenceJob, context: BuildContext, *, needed: bo
 
 
 def _context(planned: Plan, cache: Path) -> BuildContext:
-    from evalkit.running.jobs import build_context
+    from evalkit.running.job_tasks import build_context
 
     return build_context(planned, cache, {})
 

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
@@ -45,29 +46,44 @@ def watch(console: Console) -> Iterator[LiveWatcher | LogWatcher]:
         yield LiveWatcher(display)
 
 
+@dataclass(frozen=True)
+class _Phase:
+    name: str
+    started: float
+    first: int
+    """What was done when it began."""
+
+
 class _Counter:
-    """Counts jobs, and the speed of the phase that runs."""
+    """Counts jobs, and the speed of each one's phase: on a cluster, several run at once."""
 
     def __init__(self) -> None:
         self.jobs = 0
         self.ended = 0
-        self.phase: tuple[str, str] | None = None
-        self.phase_started = 0.0
-        self.phase_done = 0
+        self._phases: dict[str, _Phase] = {}
 
     def enter(self, tick: Tick) -> bool:
         """Notes the tick's phase; True where it is a new one."""
-        if self.phase == (tick.job, tick.phase):
+        known = self._phases.get(tick.job)
+        if known is not None and known.name == tick.phase:
             return False
-        self.phase = (tick.job, tick.phase)
-        self.phase_started = time.monotonic()
-        self.phase_done = tick.done
+        self._phases[tick.job] = _Phase(tick.phase, time.monotonic(), tick.done)
         return True
+
+    def end(self, job: str) -> None:
+        """Counts a job that has ended."""
+        self.ended += 1
+        self._phases.pop(job, None)
+
+    def moved(self, tick: Tick) -> bool:
+        """Whether anything was done since the phase began."""
+        return tick.done > self._phases[tick.job].first
 
     def rate(self, tick: Tick) -> float | None:
         """Units a second since the phase began, None before that can be told."""
-        seconds = time.monotonic() - self.phase_started
-        done = tick.done - self.phase_done
+        phase = self._phases[tick.job]
+        seconds = time.monotonic() - phase.started
+        done = tick.done - phase.first
         return done / seconds if done > 0 and seconds >= 0.5 else None
 
     def speed(self, tick: Tick) -> str:
@@ -96,12 +112,12 @@ class _Counter:
 
 
 class LiveWatcher:
-    """A bar for the running phase; a line for each job that has ended."""
+    """A bar for each running job; a line for each that has ended."""
 
     def __init__(self, display: Progress) -> None:
         self._display = display
         self._counter = _Counter()
-        self._task: TaskID | None = None
+        self._bars: dict[str, TaskID] = {}
 
     def started(self, run_id: str, plan: Plan) -> None:
         """Prints the run's id and counts its jobs."""
@@ -111,11 +127,10 @@ class LiveWatcher:
     def on_progress(self, tick: Tick) -> None:
         """Moves the bar; a new phase starts a new one."""
         if self._counter.enter(tick):
-            self._clear_bar()
-            self._task = self._display.add_task("", total=tick.total, standing="")
-        assert self._task is not None
+            self._clear_bar(tick.job)
+            self._bars[tick.job] = self._display.add_task("", total=tick.total, standing="")
         self._display.update(
-            self._task,
+            self._bars[tick.job],
             description=escape(self._counter.title(tick)),
             completed=tick.done,
             total=tick.total,
@@ -123,16 +138,14 @@ class LiveWatcher:
         )
 
     def job_ended(self, job: JobRecord, scores: Mapping[str, Score]) -> None:
-        """Prints the job's line above the bar."""
-        self._counter.ended += 1
-        self._counter.phase = None
-        self._clear_bar()
+        """Prints the job's line above the bars."""
+        self._counter.end(job.name)
+        self._clear_bar(job.name)
         self._display.console.print(escape(_job_line(job, scores)), highlight=False, soft_wrap=True)
 
-    def _clear_bar(self) -> None:
-        if self._task is not None:
-            self._display.remove_task(self._task)
-            self._task = None
+    def _clear_bar(self, job: str) -> None:
+        if job in self._bars:
+            self._display.remove_task(self._bars.pop(job))
 
 
 class LogWatcher:
@@ -152,14 +165,12 @@ class LogWatcher:
         """Logs a phase's beginning, and then now and then where it stands."""
         if not self._counter.enter(tick) and time.monotonic() - self._last < _LOG_EVERY_SECONDS:
             return
-        moved = tick.done > self._counter.phase_done
-        text = f" {self._counter.standing(tick)}" if moved else ""
+        text = f" {self._counter.standing(tick)}" if self._counter.moved(tick) else ""
         self._log(f"{self._counter.title(tick)}{text}")
 
     def job_ended(self, job: JobRecord, scores: Mapping[str, Score]) -> None:
         """Logs the job's line."""
-        self._counter.ended += 1
-        self._counter.phase = None
+        self._counter.end(job.name)
         self._log(_job_line(job, scores))
 
     def _log(self, line: str) -> None:

@@ -65,6 +65,9 @@ def run(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Compute again what is stored.")] = False,
     trust_remote_code: options.TrustRemoteCode = False,
+    executor: options.ExecutorChoice = "local",
+    address: options.ClusterAddress = None,
+    shards: options.Shards = 1,
 ) -> None:
     """Run a suite: fine-tune or load its variants, score them, judge its gates.
 
@@ -74,7 +77,6 @@ def run(
     from rich.console import Console
 
     from evalkit.cli.progress import watch
-    from evalkit.executors.local import LocalExecutor
     from evalkit.runner import RunOptions, run_suite
 
     _check_together(only=bool(only), bootstrap=bootstrap, resume=resume, force=force)
@@ -103,17 +105,18 @@ def run(
         return
     if resume:
         _check_stored(database)
-    store = options.open_store(database, create=True)
-    if resume:
-        _go_on(store, loaded)
-    with watch(Console(stderr=True)) as watcher:
-        record = run_suite(
-            loaded,
-            run_options,
-            store=store,
-            executor=LocalExecutor(owns_process=True),
-            watcher=watcher,
-        )
+    with options.executor(executor, address, shards) as performs:
+        store = options.open_store(database, create=True)
+        if resume:
+            _go_on(store, loaded)
+        with watch(Console(stderr=True)) as watcher:
+            record = run_suite(
+                loaded,
+                run_options,
+                store=store,
+                executor=performs,
+                watcher=watcher,
+            )
     show_run(record, outputs, to_github=True)
     raise typer.Exit(record.exit_code or 0)
 

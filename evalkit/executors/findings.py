@@ -1,7 +1,8 @@
-"""The checks that a task runs by itself, and what a failed one stops."""
+"""The checks that a task runs by itself, what a failed one stops, and what errors say."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 
 from evalkit import paths
@@ -44,3 +45,14 @@ def refuse(*findings: Finding) -> None:
     for finding in findings:
         if finding.fails:
             raise WeightsError(f"{finding.check}: {finding.message}")
+
+
+def explain(error: Exception) -> str:
+    """One line for an error that is not ours: where it came from, and what it said."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        where = f" while writing {error.filename}" if error.filename else ""
+        return (
+            f"the disk is full{where}; what was scored before is stored. Free some space, run again"
+        )
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from evalkit.executors.performing import perform
+from evalkit.executors.queue import Queue
 from evalkit.executors.tasks import Outcome, Task
 from evalkit.records import OnProgress
 from evalkit.weights.memory import spare_libraries
@@ -17,9 +18,9 @@ class LocalExecutor:
         """Args: owns_process: nothing else than evalkit has objects in this process."""
         self._owns_process = owns_process
 
-    def execute(self, tasks: Iterable[Task], on_progress: OnProgress) -> Iterator[Outcome]:
+    def execute(self, tasks: Queue[Task], on_progress: OnProgress) -> Iterator[Outcome]:
         """Yields each task's outcome before the next one starts."""
-        for task in tasks:
+        for task in tasks.in_turn():
             if self._owns_process:
                 spare_libraries()
             yield perform(task, on_progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -12,15 +11,18 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from evalkit.errors import EvalkitError
-from evalkit.executors.findings import adapter_findings, refuse, reload_findings
-from evalkit.executors.tasks import FOUND, Outcome, ReferenceTask, ScoreTask, Task, TrainTask
+from evalkit.executors.findings import adapter_findings, explain, refuse, reload_findings
+from evalkit.executors.sharding import perplexity_parts
+from evalkit.executors.tasks import FOUND, Outcome, Part, ReferenceTask, ScoreTask, Task, TrainTask
 from evalkit.records import DIVERGENCE, SURVIVAL, OnProgress, Progress, Sample, Score
 from evalkit.records.integrity import Finding
+from evalkit.scoring.divergence import DivergencePart
+from evalkit.scoring.windows import WHOLE
 from evalkit.seals import is_unbroken
 from evalkit.weights.memory import PeakMemory, release_memory
 from evalkit.weights.steps import BuiltVariant
 
-_Done = tuple[Mapping[str, Any], Mapping[str, Score], tuple[Sample, ...]]
+_Done = tuple[Mapping[str, Any], Mapping[str, Score], tuple[Sample, ...], Part | None]
 
 
 def perform(task: Task, on_progress: OnProgress) -> Outcome:
@@ -34,7 +36,7 @@ def perform(task: Task, on_progress: OnProgress) -> Outcome:
     except EvalkitError as error:
         message, code, trace = str(error), error.exit_code, traceback.format_exc()
     except Exception as error:
-        message, code, trace = _explain(error), 3, traceback.format_exc()
+        message, code, trace = explain(error), 3, traceback.format_exc()
     else:
         return Outcome(task, time.perf_counter() - started, *done)
     finally:
@@ -56,7 +58,7 @@ def _train(task: TrainTask, on_progress: OnProgress) -> _Done:
     """Trains under a lock: what several runs want at once is trained by one of them."""
     with _alone(task, on_progress):
         if not task.again and is_unbroken(task.out, task.context.cache):
-            return {FOUND: True}, {}, ()
+            return {FOUND: True}, {}, (), None
         return _train_here(task, on_progress)
 
 
@@ -93,7 +95,7 @@ def _train_here(task: TrainTask, on_progress: OnProgress) -> _Done:
         )
     if task.spec.lora is not None:
         refuse(check_flavour(task.out, task.spec.lora))
-    return {**facts, **_peaks(peak)}, {}, ()
+    return {**facts, **_peaks(peak)}, {}, (), None
 
 
 def _write_reference(task: ReferenceTask, on_progress: OnProgress) -> _Done:
@@ -118,7 +120,7 @@ def _write_reference(task: ReferenceTask, on_progress: OnProgress) -> _Done:
             cache=task.context.cache,
         )
         written = write_reference(subject, task.out)
-    return {**built.facts, **_peaks(peak), "written_bytes": written}, {}, ()
+    return {**built.facts, **_peaks(peak), "written_bytes": written}, {}, (), None
 
 
 # ----------------------------------------------------------------------------- scoring
@@ -135,25 +137,28 @@ def _score(task: ScoreTask, on_progress: OnProgress) -> _Done:
         built = build_variant(task.path, task.context, job=task.name, on_progress=on_progress)
         findings = [check_finite_weights(built.model), *adapter_findings(task)]
         refuse(*findings)
-        scores, samples = _measure(task, built, on_progress)
+        parts = perplexity_parts(task, built, on_progress) if task.shard != WHOLE else {}
+        scores = {} if task.shard != WHOLE else _perplexities(task, built, on_progress)
+        samples = _samples(task, built, on_progress)
         task_scores, notes = _run_tasks(task, built, on_progress)
         scores |= task_scores | _survival(task, built, on_progress)
     # A second model, or memory-mapped files, are no part of what scoring a variant takes.
-    scores |= _divergence(task, built, on_progress)
+    diverged, their_part = _divergence(task, built, on_progress)
+    scores |= diverged
     scores |= _footprint(task, built, scores, peak, on_progress)
     if task.reload_check:
         findings += reload_findings(task, built, on_progress)
         refuse(*findings)
-    return _facts(built, peak, findings, notes), scores, samples
+    part = Part(built.folder, parts, their_part) if task.shard != WHOLE else None
+    return _facts(built, peak, findings, notes), scores, samples, part
 
 
-def _measure(
+def _perplexities(
     task: ScoreTask, built: BuiltVariant, on_progress: OnProgress
-) -> tuple[dict[str, Score], tuple[Sample, ...]]:
+) -> dict[str, Score]:
     from evalkit.scoring.perplexity import score_perplexity
-    from evalkit.scoring.samples import generate_samples
 
-    scores = {
+    return {
         metric: score_perplexity(
             built.model,
             built.tokenizer,
@@ -168,12 +173,16 @@ def _measure(
         )
         for metric, part in task.perplexities.items()
     }
+
+
+def _samples(task: ScoreTask, built: BuiltVariant, on_progress: OnProgress) -> tuple[Sample, ...]:
+    from evalkit.scoring.samples import generate_samples
+
     if task.samples is None:
-        return scores, ()
-    samples = generate_samples(
+        return ()
+    return generate_samples(
         built.model, built.tokenizer, task.samples, job=task.name, on_progress=on_progress
     )
-    return scores, samples
 
 
 def _run_tasks(
@@ -211,12 +220,19 @@ def _survival(task: ScoreTask, built: BuiltVariant, on_progress: OnProgress) -> 
     return {} if score is None else {SURVIVAL: score}
 
 
-def _divergence(task: ScoreTask, built: BuiltVariant, on_progress: OnProgress) -> dict[str, Score]:
+def _divergence(
+    task: ScoreTask, built: BuiltVariant, on_progress: OnProgress
+) -> tuple[dict[str, Score], DivergencePart | None]:
     """How far the variant's predictions are from the reference's, written down or beside it."""
     part = task.divergence
     if part is None:
-        return {}
-    from evalkit.scoring.divergence import Subject, score_divergence, score_lockstep
+        return {}, None
+    from evalkit.scoring.divergence import (
+        Subject,
+        measure_divergence_part,
+        score_divergence,
+        score_lockstep,
+    )
     from evalkit.weights.steps import build_variant
 
     subject = Subject(
@@ -229,14 +245,13 @@ def _divergence(task: ScoreTask, built: BuiltVariant, on_progress: OnProgress) -
         on_progress,
         cache=task.context.cache,
     )
-    if part.folder is not None:
-        score, _ = score_divergence(
-            subject, part.folder, metric=DIVERGENCE, reference=part.reference
-        )
-    else:
-        other = build_variant(part.path, task.context, job=task.name, on_progress=on_progress)
-        score, _ = score_lockstep(subject, other.model, metric=DIVERGENCE, reference=part.reference)
-    return {DIVERGENCE: score}
+    other: Any = part.folder
+    if other is None:
+        other = build_variant(part.path, task.context, job=task.name, on_progress=on_progress).model
+    if task.shard != WHOLE:
+        return {}, measure_divergence_part(subject, other, task.shard)
+    score = score_lockstep if part.folder is None else score_divergence
+    return {DIVERGENCE: score(subject, other, metric=DIVERGENCE, reference=part.reference)[0]}, None
 
 
 def _footprint(
@@ -280,14 +295,3 @@ def _peaks(peak: PeakMemory) -> dict[str, int]:
         "peak_resident_bytes": peak.resident_bytes,
         "peak_device_bytes": peak.device_bytes,
     }
-
-
-def _explain(error: Exception) -> str:
-    """One line for an error that is not ours: where it came from, and what it said."""
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        where = f" while writing {error.filename}" if error.filename else ""
-        return (
-            f"the disk is full{where}; what was scored before is stored. Free some space, run again"
-        )
-    text = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from evalkit.executors.queue import Queue
 from evalkit.paths import Path as VariantPath
 from evalkit.records import Corpus, OnProgress, Sample, Score
+from evalkit.scoring.divergence import DivergencePart
+from evalkit.scoring.perplexity import PerplexityPart
+from evalkit.scoring.windows import WHOLE, Shard
 from evalkit.suite import AdapterSpec, DivergenceSpec, PerplexitySpec, SamplesSpec, TaskSpec
 from evalkit.tasks.sources import TaskSource
 from evalkit.weights.steps import BuildContext
@@ -100,11 +104,24 @@ class ScoreTask:
     """Measure what the variant costs."""
     reload_check: bool = False
     """Save the variant when all else is done, load it again, and compare."""
+    shard: Shard = WHOLE
+    """The share of the batches that is measured here; see `sharding`."""
 
 
 FOUND = "found"
 """The fact of a training that had nothing to do: another run trained the adapter meanwhile."""
 Task = TrainTask | ReferenceTask | ScoreTask
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one shard of a variant's batches gave, to be joined with the other shards'."""
+
+    tokenizer: Path
+    """Folder of the tokenizer that was used."""
+    perplexities: Mapping[str, PerplexityPart]
+    """By metric."""
+    divergence: DivergencePart | None
 
 
 @dataclass(frozen=True)
@@ -116,6 +133,8 @@ class Outcome:
     facts: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Score] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
+    part: Part | None = None
+    """In the place of scores, of a task that measures one shard."""
     error: str | None = None
     traceback: str = ""
     """For `--debug`."""
@@ -126,6 +145,10 @@ class Outcome:
 class Executor(Protocol):
     """Performs tasks; the order of the outcomes is the order in which they end."""
 
-    def execute(self, tasks: Iterable[Task], on_progress: OnProgress) -> Iterator[Outcome]:
-        """Yields one outcome for each task. A task that fails does not stop the others."""
+    def execute(self, tasks: Queue[Task], on_progress: OnProgress) -> Iterator[Outcome]:
+        """Yields one outcome for each task, until none is left when the last one was read.
+
+        A task that fails does not stop the others. Tasks that an outcome sets free are added while
+        it is read. Closing the iterator stops what runs.
+        """
         ...

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
+from evalkit.executors.queue import Queue
 from evalkit.executors.tasks import (
     FOUND,
     Executor,
-    LmEvalTask,
     Outcome,
-    PerplexityTask,
+    ReferenceTask,
     ScoreTask,
     Task,
     TrainTask,
 )
-from evalkit.plan import FOOTPRINT, SAMPLES, Plan, task_key
+from evalkit.plan import Plan
 from evalkit.plan_jobs import LeftOut, ScoreJob, TrainJob
 from evalkit.records import (
     DIVERGENCE,
-    SURVIVAL,
     JobKind,
     JobRecord,
     Score,
 )
+from evalkit.running.job_order import Standing, job_order
+from evalkit.running.job_tasks import build_context, score_task, train_task
 from evalkit.running.options import RunOptions, Watcher
 from evalkit.running.reference_jobs import ReferenceKeeper
 from evalkit.running.repeats import family_key, seed_of
@@ -37,27 +37,6 @@ from evalkit.sources import (
 )
 from evalkit.store import FAMILY, SEED, Store, VariantResult
 from evalkit.weights.steps import BuildContext
-
-
-def build_context(plan: Plan, cache: Path, folders: Mapping[str, Path]) -> BuildContext:
-    """What building a variant of this plan needs to know.
-
-    Args:
-        plan: the run's.
-        cache: the cache folder.
-        folders: of every adapter that is there, by name.
-    """
-    suite, environment = plan.suite, plan.environment
-    return BuildContext(
-        base=plan.sources.weights,
-        adapters=dict(folders),
-        full=frozenset(name for name, spec in suite.adapters.items() if spec.method == "full"),
-        cache=cache,
-        device=environment.machine.device,
-        device_map=suite.model.device_map,
-        effective_dtypes=environment.machine.effective_dtypes(),
-        trust_remote_code=environment.trust_remote_code,
-    )
 
 
 class JobDriver:
@@ -88,43 +67,41 @@ class JobDriver:
         self._executor = executor
         self._watcher = watcher
         self._planned = {variant.name: variant for variant in planned_variants(plan)}
+        self._order: Mapping[str, Standing] = {}
+        self._trainings: dict[str, TrainJob] = {}
+        self._scorings: dict[str, ScoreJob] = {}
+        self._queue: Queue[Task] = Queue()
+        self._training: set[str] = set()
+        """Adapters that are being trained, by name."""
+        self._found: dict[str, StoredNumbers] = {}
+        """What is stored of the jobs that compute the rest."""
+        self._compared: list[ScoreJob] = []
+        """Those that wait for the reference."""
+        self._referencing: bool | None = None
+        """Whether the reference is being written; None where nobody has asked for it."""
         self._reference = ReferenceKeeper(plan, options.cache / "scratch" / f"reference-{run_id}")
 
-    def train(self, training: Sequence[TrainJob]) -> None:
-        """Trains what no earlier run has trained by the same recipe."""
-        jobs = {job.name: job for job in training}
-        tasks: list[Task] = []
-        for job in jobs.values():
+    def run(self, training: Sequence[TrainJob], scoring: Sequence[ScoreJob] = ()) -> None:
+        """Trains and scores; takes what earlier runs trained, and numbers whose keys are equal.
+
+        A job is given to the executor as soon as what it needs is there.
+        """
+        self._order = job_order(self._plan, training, scoring)
+        self._trainings = {job.name: job for job in training}
+        self._scorings = {job.name: job for job in scoring}
+        for job in training:
             known = find_trained_adapter(self._options.cache, job.recipe_key)
             if known is None or self._options.force:
-                tasks.append(self._train_task(job))
+                self._training.add(job.adapter)
+                self._add(train_task(self._plan, job, self._context(), again=self._options.force))
             else:
                 self._take_trained(job, known)
-        for outcome in self._executor.execute(tasks, self._watcher.on_progress):
-            self._training_ended(jobs[outcome.task.name], outcome)
-
-    def score(self) -> None:
-        """Scores every variant; takes stored numbers where their keys are equal."""
-        jobs = {job.name: job for job in self._plan.scoring}
-        found: dict[str, StoredNumbers] = {}
-        for job in jobs.values():
-            lost = next((name for name in job.adapters if name in self.untrained), None)
-            if lost is not None:
-                error = f"its adapter {lost} was not trained: {self.untrained[lost]}"
-                self._record_failure(job, error)
-                continue
-            known = self._find(job)
-            if known.missing:
-                found[job.name] = known
-            else:
-                self._record_reused(job, known)
-        if any(DIVERGENCE in known.missing for known in found.values()):
-            self._write_reference()
+        waiting = list(scoring)
         try:
-            tasks = [self.score_task(jobs[name], known.missing) for name, known in found.items()]
-            for outcome in self._executor.execute(tasks, self._watcher.on_progress):
-                name = outcome.task.name
-                self._record_outcome(jobs[name], found[name], outcome)
+            waiting = self._set_free(waiting)
+            for outcome in self._executor.execute(self._queue, self._watcher.on_progress):
+                self._ended(outcome)
+                waiting = self._set_free(waiting)
         finally:
             self._reference.delete()
 
@@ -144,26 +121,65 @@ class JobDriver:
                 if found.scores:
                     self._record_reused(job, found)
 
+    # ------------------------------------------------------------------------- what waits
+
+    def _set_free(self, waiting: Sequence[ScoreJob]) -> list[ScoreJob]:
+        """Queues what waits for no training any more; returns the rest."""
+        rest = [job for job in waiting if self._training & set(self._needed(job))]
+        for job in waiting:
+            if job not in rest:
+                self._queue_score(job)
+        return rest
+
+    def _needed(self, job: ScoreJob) -> tuple[str, ...]:
+        """The adapters without which it is not known what is stored of a job."""
+        reference = self._plan.reference if self._plan.diverges(job) else None
+        return (*job.adapters, *(reference.job.adapters if reference is not None else ()))
+
+    def _queue_score(self, job: ScoreJob) -> None:
+        lost = next((name for name in job.adapters if name in self.untrained), None)
+        if lost is not None:
+            error = f"its adapter {lost} was not trained: {self.untrained[lost]}"
+            self._record_failure(job, error)
+            return
+        known = self._find(job)
+        if not known.missing:
+            self._record_reused(job, known)
+            return
+        self._found[job.name] = known
+        if DIVERGENCE in known.missing and not self._reference_is_there():
+            self._compared.append(job)
+        else:
+            self._add(self.score_task(job, known.missing))
+
+    def _reference_is_there(self) -> bool:
+        """Whether divergence can be measured; the first to ask sees to it that it will."""
+        if self._referencing is None:
+            tasks = self._reference.tasks(self._context())
+            self._referencing = bool(tasks)
+            for task in tasks:
+                self._add(task)
+        return not self._referencing
+
+    def _add(self, task: Task) -> None:
+        standing = self._order[task.name]
+        self._queue.add(task, turn=standing.turn, path=standing.path)
+
+    def _ended(self, outcome: Outcome) -> None:
+        name = outcome.task.name
+        if isinstance(outcome.task, TrainTask):
+            self._training_ended(self._trainings[name], outcome)
+        elif isinstance(outcome.task, ReferenceTask):
+            self._reference_ended(outcome)
+        else:
+            self._record_outcome(self._scorings[name], self._found[name], outcome)
+
     # ------------------------------------------------------------------------- training
 
     def _take_trained(self, job: TrainJob, known: AdapterSource) -> None:
         self.folders[job.yields] = known.folder
         self.digests[job.yields] = known.digest
         self._record_training(job, self._earlier_training(job))
-
-    def _train_task(self, job: TrainJob) -> TrainTask:
-        if job.spec.data is None:
-            raise ValueError(f"{job.name} has no data")
-        return TrainTask(
-            name=job.name,
-            adapter=job.adapter,
-            spec=job.spec,
-            corpus=self._plan.sources.corpora[job.spec.data],
-            context=self._context(),
-            memory=self._plan.environment.machine.memory,
-            out=trained_adapter_folder(self._options.cache, job.recipe_key),
-            again=self._options.force,
-        )
 
     def _earlier_training(self, job: TrainJob) -> JobRecord:
         """The record of the training that made a cached adapter, where this store has it."""
@@ -181,6 +197,7 @@ class JobDriver:
             self.digests[job.yields] = adapter_digest(folder, self._options.cache)
         else:
             self.untrained[job.yields] = outcome.error
+        self._training.discard(job.adapter)
         found = FOUND in outcome.facts
         record = self._earlier_training(job) if found else self.job_record(outcome, "train")
         self._record_training(job, record)
@@ -204,42 +221,19 @@ class JobDriver:
 
     def score_task(self, job: ScoreJob, missing: Sequence[str]) -> ScoreTask:
         """The task that measures what is missing of a variant."""
-        suite = self._plan.suite
-        return ScoreTask(
-            name=job.name,
-            variant=job.variant.name,
-            path=job.variant.path,
-            context=self._context(),
-            memory=self._plan.environment.machine.memory,
-            perplexities={
-                metric: PerplexityTask(
-                    spec,
-                    self._plan.sources.corpora[spec.on],
-                    suite.data[spec.on].max_tokens_per_document,
-                )
-                for metric, spec in suite.metrics.perplexity.items()
-                if metric in missing
-            },
-            samples=suite.metrics.samples if SAMPLES in missing else None,
-            tasks={
-                spec.name: LmEvalTask(spec, self._plan.sources.tasks[spec.name])
-                for spec in suite.tasks
-                if task_key(spec.name) in missing
-            },
-            divergence=self._reference.compared(self.digests) if DIVERGENCE in missing else None,
-            survival=SURVIVAL in missing,
-            footprint=FOOTPRINT in missing,
-            reload_check=suite.metrics.reload_check,
-        )
+        compared = self._reference.compared(self.digests) if DIVERGENCE in missing else None
+        return score_task(self._plan, job, missing, self._context(), compared)
 
-    def _write_reference(self) -> None:
-        """Writes what divergence is measured from; variants go on without where that fails."""
-        tasks = self._reference.tasks(self._context())
-        for outcome in self._executor.execute(tasks, self._watcher.on_progress):
-            record = self.job_record(outcome, "reference")
-            self._reference.error = outcome.error
-            self._store.record_job(self._run_id, record)
-            self._watcher.job_ended(record, {})
+    def _reference_ended(self, outcome: Outcome) -> None:
+        """Variants go on without what divergence is measured from where writing it failed."""
+        record = self.job_record(outcome, "reference")
+        self._reference.error = outcome.error
+        self._referencing = False
+        self._store.record_job(self._run_id, record)
+        self._watcher.job_ended(record, {})
+        for job in self._compared:
+            self._add(self.score_task(job, self._found[job.name].missing))
+        self._compared.clear()
 
     def _record_failure(self, job: ScoreJob, error: str) -> None:
         record = JobRecord(job.name, "score", "failed", 0.0, error=error)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from evalkit.executors.tasks import Executor, Outcome, ScoreTask
+from evalkit.executors.queue import Queue
+from evalkit.executors.tasks import Executor, Outcome, ScoreTask, Task
 from evalkit.plan import Plan
 from evalkit.plan_jobs import RepeatJob, ScoreJob
 from evalkit.records import JobRecord, Score
 from evalkit.running.floors import store_floors
-from evalkit.running.jobs import JobDriver, build_context
+from evalkit.running.job_tasks import build_context
+from evalkit.running.jobs import JobDriver
 from evalkit.running.options import RunOptions, Watcher
 from evalkit.running.repeats import (
     draw_label,
@@ -54,10 +56,13 @@ class RepeatDriver:
 
         The run's own jobs are done: a repeat of a variant that could not be scored is left out.
         """
-        self._driver.train(self._plan.retraining)
+        self._driver.run(self._plan.retraining)
         jobs = {repeat.name: repeat for repeat in self._possible()}
         found = {name: self._find(repeat) for name, repeat in jobs.items()}
-        tasks = [self._task(jobs[name], known) for name, known in found.items() if known.missing]
+        tasks: Queue[Task] = Queue()
+        for name, known in found.items():
+            if known.missing:
+                tasks.add(self._task(jobs[name], known))
         for name, known in found.items():
             if not known.missing:
                 self._record_reused(jobs[name], known.scores)

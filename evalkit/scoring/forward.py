@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from evalkit.errors import ScoringError
 from evalkit.scoring.last_logits import last_logits, takes_kept
 from evalkit.scoring.pairs import pair_logits, reads_pairs
-from evalkit.scoring.windows import TokenIds, Window, batch_size
+from evalkit.scoring.windows import WHOLE, Shard, TokenIds, Window, batch_size
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +47,7 @@ def score_windows(
     *,
     batch_tokens: int,
     longest_last: bool = False,
+    shard: Shard = WHOLE,
 ) -> Iterator[tuple[int, WindowScores]]:
     """The loss of every target of every window, and the likeliest tokens that are wanted.
 
@@ -55,6 +56,7 @@ def score_windows(
         windows: in any order.
         batch_tokens: positions of a batch, padding included.
         longest_last: take the batches in the reverse order.
+        shard: the batches to take; of the other windows nothing is yielded.
 
     Yields:
         A window's index and its scores, in the order computed.
@@ -68,6 +70,7 @@ def score_windows(
         lambda batch: forward_losses(model, [windows[index] for index in batch]),
         batch_tokens=batch_tokens,
         longest_last=longest_last,
+        shard=shard,
     )
 
 
@@ -77,6 +80,7 @@ def measure_windows(
     *,
     batch_tokens: int,
     longest_last: bool = False,
+    shard: Shard = WHOLE,
 ) -> Iterator[tuple[int, Measured]]:
     """Measures every window, in batches by length, the longest first.
 
@@ -88,6 +92,7 @@ def measure_windows(
             May be asked for a window again, after it ran out of memory.
         batch_tokens: positions of a batch, padding included.
         longest_last: take the batches in the reverse order.
+        shard: the batches to take; of the other windows nothing is yielded.
 
     Yields:
         A window's index and its result, in the order computed.
@@ -96,7 +101,8 @@ def measure_windows(
         ScoringError: a single window does not fit into memory.
     """
     lengths = [len(window.inputs) for window in windows]
-    batches = _batches(range(len(windows)), lengths, batch_tokens, longest_last=longest_last)
+    every = _batches(range(len(windows)), lengths, batch_tokens, longest_last=longest_last)
+    batches = deque(itertools.islice(every, shard.index, None, shard.count))
     while batches:
         batch = batches.popleft()
         results = _try(measure, batch, lengths)

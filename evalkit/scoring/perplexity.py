@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +16,27 @@ from evalkit.scoring.forward import WindowScores, score_windows
 from evalkit.scoring.kept_losses import kept_losses, with_tops
 from evalkit.scoring.layout import Layout, plan_layout, stride
 from evalkit.scoring.pairs import plan_pairs, reads_pairs
+from evalkit.scoring.readings import exp_or_none, readings_of
 from evalkit.scoring.tokens import tokenizer_digest
-from evalkit.scoring.windows import Window
+from evalkit.scoring.windows import WHOLE, Shard
 from evalkit.statistics.clusters import ratio_standard_error
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from evalkit.suite import PerplexitySpec
+
+
+@dataclass(frozen=True, eq=False)
+class PerplexityPart:
+    """What a share of the batches gave."""
+
+    scores: Mapping[int, WindowScores]
+    """By the window's place in the layout."""
+    seconds: float
+    """That its forward passes took."""
+    pairs: bool
+    """Whether the model reads pairs: it lays out a corpus in another way."""
 
 
 def score_perplexity(
@@ -61,44 +74,74 @@ def score_perplexity(
         DataError: the corpus cannot be scored this way (no full chunk, no completion, ...).
         ScoringError: a loss that is not finite, or a window that fits neither memory nor model.
     """
-    plan = plan_pairs if reads_pairs(model) else plan_layout
-    layout = with_tops(
-        plan(tokenizer, corpus, spec, max_tokens_per_document, cache), spec.token_losses
+    layout = _layout(
+        tokenizer, corpus, spec, max_tokens_per_document, cache, pairs=reads_pairs(model)
     )
-    check_fit(model, layout, spec.max_length)
-    started = time.perf_counter()
-    scores = _all_scores(
+    part = _measure(
         model,
         layout,
-        batch_tokens=spec.batch_tokens,
+        spec,
+        WHOLE,
         longest_last=longest_last,
-        on_tokens=lambda done: on_progress(Progress(job, metric, done, layout.n_tokens, "tokens")),
+        on_progress=lambda done, total: on_progress(Progress(job, metric, done, total, "tokens")),
     )
-    seconds = time.perf_counter() - started
-    sums = np.zeros(len(layout.unit_ids))
-    counts = np.zeros(len(layout.unit_ids))
-    for window, scored in zip(layout.windows, scores, strict=True):
-        sums[window.unit] += scored.losses.sum(dtype=np.float64)
-        counts[window.unit] += len(scored.losses)
-    value = _exp(sums.sum() / counts.sum())
-    if value is None:
-        raise ScoringError(f"{metric}: the mean loss is {sums.sum() / counts.sum():.1f} nats")
-    relative = ratio_standard_error(sums, counts, layout.clusters)
-    return Score(
-        metric=metric,
-        kind="perplexity",
-        value=value,
-        stderr=None if relative is None else value * relative,
-        unit="ppl/token",
-        higher_is_better=False,
-        unit_ids=layout.unit_ids,
-        clusters=layout.clusters,
-        sums=sums,
-        counts=counts,
-        extra=_readings(layout, corpus, spec, float(sums.sum()), seconds),
-        comparison=comparison(tokenizer, corpus, spec, max_tokens_per_document),
-        token_losses=kept_losses(tokenizer, layout, scores, spec.token_losses),
+    return _score([part], layout, tokenizer, corpus, spec, metric, max_tokens_per_document)
+
+
+def measure_perplexity_part(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    spec: PerplexitySpec,
+    shard: Shard,
+    *,
+    metric: str,
+    max_tokens_per_document: int | None,
+    job: str,
+    on_progress: OnProgress,
+    longest_last: bool = False,
+    cache: Path | None = None,
+) -> PerplexityPart:
+    """Measures a share of the batches; arguments and errors as for `score_perplexity`."""
+    layout = _layout(
+        tokenizer, corpus, spec, max_tokens_per_document, cache, pairs=reads_pairs(model)
     )
+    return _measure(
+        model,
+        layout,
+        spec,
+        shard,
+        longest_last=longest_last,
+        on_progress=lambda done, total: on_progress(Progress(job, metric, done, total, "tokens")),
+    )
+
+
+def join_perplexity_parts(
+    parts: Sequence[PerplexityPart],
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    spec: PerplexitySpec,
+    *,
+    metric: str,
+    max_tokens_per_document: int | None,
+    cache: Path | None = None,
+) -> Score:
+    """The score that all batches together give: that of `score_perplexity`, bit for bit.
+
+    Args:
+        parts: of all shards.
+        tokenizer: the model's.
+        corpus: the documents.
+        spec: as the parts were measured by.
+        metric: the score's name.
+        max_tokens_per_document: as the parts were measured with.
+        cache: where tokenised corpora are kept; None tokenises.
+
+    Raises:
+        ScoringError: a window is missing, or the score is not finite.
+    """
+    layout = _layout(tokenizer, corpus, spec, max_tokens_per_document, cache, pairs=parts[0].pairs)
+    return _score(parts, layout, tokenizer, corpus, spec, metric, max_tokens_per_document)
 
 
 def comparison(
@@ -145,20 +188,81 @@ def check_fit(model: PreTrainedModel, layout: Layout, max_length: int) -> None:
 # ----------------------------------------------------------------------------- results
 
 
-def _all_scores(
+def _layout(
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    spec: PerplexitySpec,
+    max_tokens_per_document: int | None,
+    cache: Path | None,
+    *,
+    pairs: bool,
+) -> Layout:
+    plan = plan_pairs if pairs else plan_layout
+    layout = plan(tokenizer, corpus, spec, max_tokens_per_document, cache)
+    return with_tops(layout, spec.token_losses)
+
+
+def _score(
+    parts: Sequence[PerplexityPart],
+    layout: Layout,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    spec: PerplexitySpec,
+    metric: str,
+    max_tokens_per_document: int | None,
+) -> Score:
+    found = {index: scored for part in parts for index, scored in part.scores.items()}
+    if len(found) != len(layout.windows):
+        raise ScoringError(f"{metric}: {len(found)} of {len(layout.windows)} windows were scored")
+    scores = [found[index] for index in range(len(layout.windows))]
+    seconds = sum(part.seconds for part in parts)
+    sums = np.zeros(len(layout.unit_ids))
+    counts = np.zeros(len(layout.unit_ids))
+    for window, scored in zip(layout.windows, scores, strict=True):
+        sums[window.unit] += scored.losses.sum(dtype=np.float64)
+        counts[window.unit] += len(scored.losses)
+    value = exp_or_none(sums.sum() / counts.sum())
+    if value is None:
+        raise ScoringError(f"{metric}: the mean loss is {sums.sum() / counts.sum():.1f} nats")
+    relative = ratio_standard_error(sums, counts, layout.clusters)
+    return Score(
+        metric=metric,
+        kind="perplexity",
+        value=value,
+        stderr=None if relative is None else value * relative,
+        unit="ppl/token",
+        higher_is_better=False,
+        unit_ids=layout.unit_ids,
+        clusters=layout.clusters,
+        sums=sums,
+        counts=counts,
+        extra=readings_of(layout, corpus, spec, float(sums.sum()), seconds),
+        comparison=comparison(tokenizer, corpus, spec, max_tokens_per_document),
+        token_losses=kept_losses(tokenizer, layout, scores, spec.token_losses),
+    )
+
+
+def _measure(
     model: PreTrainedModel,
     layout: Layout,
+    spec: PerplexitySpec,
+    shard: Shard,
     *,
-    batch_tokens: int,
     longest_last: bool,
-    on_tokens: Callable[[int], None],
-) -> list[WindowScores]:
-    """The scores of every window, in the layout's order."""
+    on_progress: Callable[[int, int], None],
+) -> PerplexityPart:
+    """The scores of the shard's windows; told of tokens done, and how many there are in all."""
+    check_fit(model, layout, spec.max_length)
+    started = time.perf_counter()
     scores: dict[int, WindowScores] = {}
-    done = 0
-    on_tokens(0)
+    done, total = 0, layout.n_tokens // shard.count
+    on_progress(0, total)
     batches = score_windows(
-        model, layout.windows, batch_tokens=batch_tokens, longest_last=longest_last
+        model,
+        layout.windows,
+        batch_tokens=spec.batch_tokens,
+        longest_last=longest_last,
+        shard=shard,
     )
     for index, scored in batches:
         loss = scored.losses
@@ -171,46 +275,5 @@ def _all_scores(
             )
         scores[index] = scored
         done += len(loss)
-        on_tokens(done)
-    return [scores[index] for index in range(len(layout.windows))]
-
-
-def _spans(windows: Sequence[Window]) -> Iterator[tuple[int, int, int]]:
-    """(text, first, stop) of what was scored, windows side by side taken together."""
-    text, first, stop = windows[0].text, windows[0].first, windows[0].stop
-    for window in windows[1:]:
-        if (window.text, window.first) != (text, stop):
-            yield text, first, stop
-            text, first = window.text, window.first
-        stop = window.stop
-    yield text, first, stop
-
-
-def _readings(
-    layout: Layout, corpus: Corpus, spec: PerplexitySpec, nats: float, seconds: float
-) -> dict[str, float]:
-    """Other readings of the same losses. What is not finite is left out, never a zero."""
-    spans = [layout.texts[text].span(first, stop) for text, first, stop in _spans(layout.windows)]
-    n_bytes = sum(len(span.encode()) for span in spans)
-    n_words = sum(len(span.split()) for span in spans)
-    documents = spec.protocol == "documents"
-    readings: dict[str, float] = {
-        "n_tokens": layout.n_tokens,
-        "n_bytes": n_bytes,
-        "n_words": n_words,
-        "n_documents": len(layout.unit_ids) if documents else len(corpus.documents),
-        "tokens_per_second": layout.n_tokens / max(seconds, 1e-9),
-    }
-    if n_bytes:
-        readings["bits_per_byte"] = nats / math.log(2) / n_bytes
-    word_perplexity = _exp(nats / n_words) if n_words else None
-    if word_perplexity is not None:
-        readings["word_perplexity"] = word_perplexity
-    return readings
-
-
-def _exp(nats: float) -> float | None:
-    try:
-        return math.exp(nats)
-    except OverflowError:
-        return None
+        on_progress(done, max(done, total))
+    return PerplexityPart(scores, time.perf_counter() - started, reads_pairs(model))

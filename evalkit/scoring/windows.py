@@ -37,6 +37,20 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """Which of all batches are measured: every `count`-th, beginning with number `index`.
+
+    Whole batches, so that each is what it is when all are measured in one place, bit for bit.
+    """
+
+    index: int
+    count: int
+
+
+WHOLE = Shard(0, 1)
+
+
+@dataclass(frozen=True)
 class Place:
     """Which text and which unit a document's windows belong to."""
 

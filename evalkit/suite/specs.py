@@ -37,8 +37,12 @@ class ModelSpec(Spec):
     """Branch, tag or commit on the hub."""
     dtype: Dtype = "fp16"
     """What a path without `load` reads the weights in; `auto` is the checkpoint's own."""
-    device_map: Text | None = None
-    """As Transformers takes it, `auto` for one; without it the model is on one device."""
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
+    """How Transformers spreads one model over several GPUs; without it the model is on one
+    device."""
+    gpus: Count | None = None
+    """Over how many GPUs `device_map` spreads the model. An executor gives a job so many; alone on
+    a machine, `CUDA_VISIBLE_DEVICES` must show so many. Without it, all that there are."""
     trust_remote_code: Flag = False
     """Run code that comes with the weights. Needs `--trust-remote-code` on the command line
     too."""
@@ -48,6 +52,12 @@ class ModelSpec(Spec):
     def _from_string(cls, value: object) -> object:
         value = text_of(value)
         return {"source": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelSpec:
+        if self.gpus is not None and self.device_map is None:
+            refuse([(("gpus",), "spreads the model: say also how, as in 'device_map: auto'")])
+        return self
 
 
 _UNITS = {"": 1, "b": 1} | {

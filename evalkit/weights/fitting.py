@@ -35,11 +35,31 @@ def check_variant_fits(
     Raises:
         MachineError: says what is needed and what is there.
     """
+    check_gpus(context)
     needs = [variant_bytes(each, context) for each in (path, beside) if each is not None]
     known = [needed for needed in needs if needed is not None]
     if known:
         what = " beside ".join(paths.describe(each) for each in (path, beside) if each is not None)
         _compare(f"{what} of {context.base.origin}", sum(known), context, memory)
+
+
+def check_gpus(context: BuildContext) -> None:
+    """Compares the GPUs that a model is to be spread over with those that there are.
+
+    Raises:
+        MachineError: another number of them would be used than the suite says.
+    """
+    if context.gpus is None:
+        return
+    import torch
+
+    seen = torch.cuda.device_count() if context.device == "cuda" else 0
+    if seen != context.gpus:
+        raise MachineError(
+            f"model.gpus is {context.gpus}, and this process sees {seen}: name as many in "
+            "CUDA_VISIBLE_DEVICES, or run on a cluster with --executor ray, which gives a job so "
+            "many"
+        )
 
 
 def variant_bytes(path: paths.Path, context: BuildContext) -> int | None:
@@ -97,6 +117,7 @@ def check_training_fits(spec: AdapterSpec, context: BuildContext, memory: int) -
     Raises:
         MachineError: says what is needed and what is there.
     """
+    check_gpus(context)
     needed = training_bytes(spec, context)
     if needed is not None:
         _compare(f"training on {context.base.origin}", needed, context, memory)

@@ -45,6 +45,8 @@ class BuildContext:
     effective_dtypes: Mapping[str, str]
     """What a path's dtype is really computed in here: {"fp16": "bf16", ...}."""
     trust_remote_code: bool = False
+    gpus: int | None = None
+    """Over how many `device_map` spreads the model; None for all that the process sees."""
 
 
 @dataclass

@@ -1,0 +1,145 @@
+"""How well the Ray executor's order fills 8 and 64 workers: a simulation on measured job times.
+
+python benchmarks/scaling.py
+
+Jobs are put in order by what the executor puts them in order by: `Queue.longest_first` with
+`longest_paths` of the work that `job_order` tells from a suite, in tokens, before anything has run.
+Only their seconds are then the measured ones. Efficiency is the lower bound, the larger of the
+critical path and the total work shared out evenly, divided by the time that the schedule takes.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from evalkit.executors.queue import Queue, longest_paths
+
+# Seconds of a run of suites/guanaco-smoke.yaml (SmolLM2 135M, two cores of an AMD EPYC, one job
+# after another): the whole job, and of it loading. That run took its adapter from the cache; a
+# training step of 1,024 tokens takes 4 to 6 s there, measured apart.
+SCORES = {
+    "fp16": (92.4, 0.9),
+    "nf4": (148.6, 0.5),
+    "nf4+adapter": (113.2, 1.0),
+    "merged-4bit": (144.1, 4.1),
+    "dequant-merged": (182.7, 1.4),
+    "requantized": (151.7, 4.4),
+    "fp16-merged": (104.9, 1.3),
+    "fp16-merged-nf4": (87.7, 3.5),
+}
+PLAIN = ("fp16", "nf4")
+REFERENCE = 36.4
+# Costs and checks, which one shard does alone: of nf4+adapter, that has no divergence, what is left
+# beside loading (1.0 s) and perplexity (104.9 s).
+ALONE = 7.3
+TRAINING = (300.0, 600.0, 1200.0)  # 120 steps of half, of that, and of twice that speed
+START = 3.0  # a worker's process imports torch and transformers: 2.35 s
+# What `job_order` makes of the same suite, in tokens.
+TOKENS = {"train": 3 * 120 * 1024, "reference": 2000 + 8192, "score": 2000 + 37144 + 8192}
+
+
+@dataclass(frozen=True)
+class Job:
+    seconds: float
+    tokens: float
+    needs: tuple[str, ...] = ()
+
+
+Jobs = dict[str, Job]
+
+
+def evaluation(adapters: int, training: float, *, shards: int = 1, divergence: bool = True) -> Jobs:
+    """One suite: so many recipes, every way to deploy each, and the base in 16 and 4 bits."""
+    jobs = {f"train {n}": Job(training, TOKENS["train"]) for n in range(adapters)}
+    compared: tuple[str, ...] = ()
+    if divergence:
+        jobs["reference"] = Job(REFERENCE, TOKENS["reference"], ("train 0",))
+        compared = ("reference",)
+    for name in PLAIN:
+        add_score(jobs, name, name, compared, shards)
+    for n in range(adapters):
+        for name in (name for name in SCORES if name not in PLAIN):
+            is_reference = divergence and n == 0 and name == "nf4+adapter"
+            needs = (f"train {n}", *(() if is_reference else compared))
+            add_score(jobs, f"{name} {n}", name, needs, shards)
+    return jobs
+
+
+def add_score(jobs: Jobs, title: str, variant: str, needs: tuple[str, ...], shards: int) -> None:
+    """A variant's job, or one for each shard: all of them load, the first does the rest alone."""
+    seconds, load = SCORES[variant]
+    shared = (seconds - load - ALONE) / shards
+    for index in range(shards):
+        own = load + shared + (ALONE if index == 0 else 0)
+        jobs[f"{title} [{index}]"] = Job(own, TOKENS["score"], needs)
+
+
+def schedule(jobs: Jobs, workers: int) -> float:
+    """Seconds until the last job has ended, each started as the executor would."""
+    paths = paths_of(jobs)
+    queue: Queue[str] = Queue()
+    waiting = dict(jobs)
+    ended: set[str] = set()
+    running: list[tuple[float, str]] = []
+    now = 0.0
+
+    def set_free() -> None:
+        for turn, name in enumerate(jobs):
+            if name in waiting and ended.issuperset(waiting[name].needs):
+                queue.add(name, turn=turn, path=paths[name])
+                del waiting[name]
+
+    set_free()
+    while queue or running:
+        for ready in queue.longest_first(lambda _: len(running) < workers):
+            heapq.heappush(running, (now + START + jobs[ready.job].seconds, ready.job))
+        now, name = heapq.heappop(running)
+        ended.add(name)
+        set_free()
+    assert not waiting
+    return now
+
+
+def paths_of(jobs: Jobs) -> Mapping[str, float]:
+    needs: dict[str, Collection[str]] = {name: job.needs for name, job in jobs.items()}
+    return longest_paths({name: job.tokens for name, job in jobs.items()}, needs)
+
+
+def lower_bound(jobs: Jobs, workers: int) -> float:
+    """No schedule is shorter: not than the critical path, nor than all work on busy workers."""
+    needs: dict[str, Collection[str]] = {name: job.needs for name, job in jobs.items()}
+    critical = max(longest_paths({n: job.seconds for n, job in jobs.items()}, needs).values())
+    return max(critical, sum(job.seconds for job in jobs.values()) / workers)
+
+
+def main() -> None:
+    cases = {
+        "1 recipe": {"adapters": 1},
+        "1 recipe, 8 shards": {"adapters": 1, "shards": 8},
+        "8 recipes": {"adapters": 8},
+        "16 recipes": {"adapters": 16},
+        "16 recipes, 2 shards": {"adapters": 16, "shards": 2},
+        "64 recipes": {"adapters": 64},
+        "64 recipes, 2 shards": {"adapters": 64, "shards": 2},
+        "128 recipes": {"adapters": 128},
+    }
+    print(f"{'evaluation':21} workers {'jobs':>5} {'alone':>8} {'seconds':>8} {'bound':>8} effic.")
+    for title, options in cases.items():
+        for workers in (8, 64):
+            found = []
+            for training in TRAINING:
+                jobs = evaluation(training=training, **options)  # type: ignore[arg-type]
+                found.append((jobs, schedule(jobs, workers), lower_bound(jobs, workers)))
+            shares = [bound / seconds for _, seconds, bound in found]
+            jobs, seconds, bound = found[1]
+            alone = sum(job.seconds for job in jobs.values())
+            print(
+                f"{title:21} {workers:7} {len(jobs):5} {alone:8.0f} {seconds:8.0f} {bound:8.0f} "
+                f"{bound / seconds:6.1%}  ({min(shares):.1%} to {max(shares):.1%})"
+            )
+
+
+if __name__ == "__main__":
+    main()
