@@ -85,9 +85,10 @@ def run_suite(
     except KeyboardInterrupt:
         store.finish_run(run_id, seconds=time.perf_counter() - started, exit_code=130)
         raise
-    code = _judge(run_id, chosen, driver.codes, store=store, options=options)
-    store.finish_run(run_id, seconds=time.perf_counter() - started, exit_code=code)
-    return store.load_run(run_id)
+    record = _judge(run_id, chosen, driver.codes, store=store, options=options)
+    seconds = time.perf_counter() - started
+    store.finish_run(run_id, seconds=seconds, exit_code=record.exit_code or 0)
+    return replace(record, seconds=seconds)
 
 
 def plan_suite(suite: Suite, options: RunOptions) -> Plan:
@@ -228,11 +229,11 @@ def _judge(
     *,
     store: Store,
     options: RunOptions,
-) -> int:
+) -> RunRecord:
     """Judges what is stored and stores the verdicts; promotes a first run where that is asked for.
 
     Returns:
-        The exit code.
+        The run with its verdicts and its exit code, which is not stored yet.
     """
     record = store.load_run(run_id)
     promote = chosen.promote_command(run_id, options.database)
@@ -240,12 +241,12 @@ def _judge(
         record, job_codes=job_codes, baseline=chosen.baseline, promote=promote
     )
     store.record_verdicts(run_id, verdicts)
+    record = replace(record, verdicts=verdicts, exit_code=code)
     if not options.bootstrap:
-        return code
-    record = replace(record, verdicts=verdicts)
+        return record
     first = bootstrap_baseline(store, record, chosen, code)
     if first is chosen:
-        return code
+        return record
     store.note_baseline(run_id, first.facts(record.gates, record.provenance) or {})
     return _judge(run_id, first, job_codes, store=store, options=options)
 

@@ -75,6 +75,8 @@ class RepeatDriver:
 
     def take_left_out(self) -> None:
         """Takes up what the store knows of the repeats of variants that the run leaves out."""
+        if not self._plan.left_out.repeats:
+            return
         scored = self._scored()
         for repeat in self._plan.left_out.repeats:
             keys = self._known_keys(repeat) if repeat.job.variant.name in scored else None
@@ -86,6 +88,8 @@ class RepeatDriver:
 
     def _possible(self) -> Iterator[RepeatJob]:
         """The repeats of variants that are scored, whose adapters are trained."""
+        if not self._plan.repeats:
+            return
         scored = self._scored()
         untrained = self._driver.untrained
         for repeat in self._plan.repeats:

@@ -13,9 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from evalkit.errors import StoreError
-from evalkit.records import NoiseFloor, Repeat, RepeatKind, Score
+from evalkit.records import JobRecord, NoiseFloor, Repeat, RepeatKind, Score
 from evalkit.store import tables
-from evalkit.store.json_columns import to_json
 from evalkit.store.results import RepeatResult, StoredDraw
 from evalkit.store.writing import write_job, write_score
 
@@ -119,22 +118,28 @@ def find_noise_floor(session: Session, key: str) -> NoiseFloor | None:
     )
 
 
+def write_training(
+    session: Session, run_id: str, job: JobRecord, reuse_key: str, content_digest: str | None
+) -> None:
+    """Writes a training job, to be found by its recipe and, if it left an adapter, by its family.
+
+    A cached adapter may have been trained by a run of another store: one that was reused counts.
+    """
+    row = write_job(session, run_id, job)
+    row.reuse_key = reuse_key
+    row.content_digest = content_digest
+    is_there = content_digest is not None and job.status in ("done", "reused")
+    row.family = job.facts.get(FAMILY) if is_there else None
+    row.seed = job.facts.get(SEED) if is_there else None
+
+
 def find_draws(session: Session, family: str) -> tuple[StoredDraw, ...]:
     """What was trained by a recipe with any seed: the newest training of each, by the seed."""
-    # As text: asking PostgreSQL for one field fails on all of it where another holds a NUL.
-    facts = sa.cast(tables.Job.facts, sa.Text)
-    query = (
-        sa.select(tables.Job)
-        .filter_by(kind="train")
-        # A cached adapter may have been trained by a run of another store.
-        .where(tables.Job.status.in_(("done", "reused")))
-        .where(facts.contains(to_json(family), autoescape=True))
-        .where(tables.Job.content_digest.is_not(None))
-        .order_by(tables.Job.id)
-    )
-    draws = {
-        int(row.facts[SEED]): StoredDraw(row.run_id, int(row.facts[SEED]), row.content_digest or "")
+    job = tables.Job
+    newest = sa.select(sa.func.max(job.id)).filter_by(family=family).group_by(job.seed)
+    query = sa.select(job).where(job.id.in_(newest)).order_by(job.seed)
+    return tuple(
+        StoredDraw(row.run_id, row.seed, row.content_digest)
         for row in session.scalars(query)
-        if row.facts.get(FAMILY) == family
-    }
-    return tuple(draws[seed] for seed in sorted(draws))
+        if row.seed is not None and row.content_digest is not None
+    )

@@ -143,9 +143,7 @@ class Store:
         """
         with self._writing() as session:
             writing.require_run(session, run_id)
-            row = writing.write_job(session, run_id, job)
-            row.reuse_key = reuse_key
-            row.content_digest = content_digest
+            repeats.write_training(session, run_id, job, reuse_key, content_digest)
 
     def record_job(self, run_id: str, job: JobRecord) -> None:
         """Writes a job that leaves nothing behind but what it says of itself."""

@@ -39,7 +39,7 @@ from evalkit.store.score_tables import TaskTexts as TaskTexts
 from evalkit.store.score_tables import TaskTextSet as TaskTextSet
 from evalkit.store.score_tables import TokenLossRow as TokenLossRow
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")
 """Every revision of the schema, oldest first. The last one is what this code reads and writes."""
 
 VERSION_TABLE: Final = "evalkit_schema"
@@ -69,7 +69,11 @@ class Job(Base):
     """What became of one job of a run."""
 
     __tablename__ = "jobs"
-    __table_args__ = (sa.UniqueConstraint("run_id", "name"),)
+    __table_args__ = (
+        sa.UniqueConstraint("run_id", "name"),
+        sa.Index("ix_jobs_reuse_key_status", "reuse_key", "status"),
+        sa.Index("ix_jobs_family_seed", "family", "seed"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[str] = mapped_column(sa.ForeignKey("runs.id", ondelete="CASCADE"))
@@ -81,10 +85,14 @@ class Job(Base):
     facts: Mapped[dict[str, Any]]
     reused_from: Mapped[str | None] = mapped_column(sa.String(32))
     """A run's id, kept when that run is deleted."""
-    reuse_key: Mapped[str | None] = mapped_column(sa.String(64), index=True)
+    reuse_key: Mapped[str | None] = mapped_column(sa.String(64))
     """Of a training job: its recipe's key."""
     content_digest: Mapped[str | None] = mapped_column(sa.String(64))
     """Of a training job: what it wrote."""
+    family: Mapped[str | None] = mapped_column(sa.String(64))
+    """Of a training that left an adapter: its recipe's key but for the seed."""
+    seed: Mapped[int | None] = mapped_column(sa.BigInteger)
+    """Null with it."""
 
 
 class SampleSet(Base):

@@ -96,6 +96,8 @@ def test_a_second_run_computes_nothing_and_says_the_same(workplace, monkeypatch,
 
     monkeypatch.setattr(performing, "_perform", never)
     assert run("--json", "second.json") == 0
+    assert run_command_line(["report", "--json", "stored.json"]) == 0
+    assert result("stored.json") == result("second.json")
     first, second = result("first.json"), result("second.json")
     for name, variant in second["variants"].items():
         assert variant["metrics"] == first["variants"][name]["metrics"]
@@ -127,9 +129,10 @@ def test_a_failed_gate_exits_1_and_an_expected_loss_does_not(workplace, tiny_fol
     assert result()["verdicts"][1]["ok"] is True
 
 
-def test_judging_again_and_reporting_again_need_no_torch(workplace):
+def test_what_is_read_from_the_store_needs_no_torch(workplace):
     assert run() == 0
-    for verb in (["gate"], ["report"], ["runs"], ["gate", "latest", "--suite", "suite.yaml"]):
+    verbs = ("gate", "report", "runs", "compare latest latest", "gate latest --suite suite.yaml")
+    for verb in map(str.split, verbs):
         code = (
             "import sys; from evalkit.cli import run_command_line as r;"
             f"c = r({verb!r}); print('torch' in sys.modules, c)"

@@ -58,6 +58,18 @@ def folder_with_next(tmp_path: Path, more: str = "") -> Path:
     return folder
 
 
+def old_store(tmp_path: Path, *, before: str) -> Path:
+    """An empty store as it was before a revision."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for script in (folder / "versions").iterdir():
+        if script.name >= before:
+            script.unlink()
+    place = tmp_path / "old.db"
+    upgrade(database_url(str(place)), folder=folder)
+    return place
+
+
 def dump(file: Path) -> list[str]:
     with sqlite3.connect(file) as connection:
         return list(connection.iterdump())
@@ -133,11 +145,7 @@ def test_upgrading_what_is_up_to_date_changes_nothing(file: Path) -> None:
 
 
 def test_token_losses_of_before_have_no_likeliest_tokens(tmp_path: Path) -> None:
-    folder = tmp_path / "migrations"
-    shutil.copytree(MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0004_texts.py").unlink()
-    place = tmp_path / "old.db"
-    upgrade(database_url(str(place)), folder=folder)
+    place = old_store(tmp_path, before="0004")
     two, losses = np.ones(2).tobytes(), np.array([0.5, 0.25], "<f4").tobytes()
     with sqlite3.connect(place) as connection:
         connection.execute("""INSERT INTO unit_sets VALUES ('u', '["a", "b"]', NULL, ?)""", [two])
@@ -155,6 +163,33 @@ def test_token_losses_of_before_have_no_likeliest_tokens(tmp_path: Path) -> None
     assert (kept.unit, kept.tokens, kept.losses.tolist()) == (1, ("x", "y"), [0.5, 0.25])
     assert kept.top_tokens == ()
     assert len(kept.top_probabilities) == 0
+
+
+def test_trainings_of_before_are_found_by_their_family(tmp_path: Path) -> None:
+    place = old_store(tmp_path, before="0005")
+    with sqlite3.connect(place) as connection:
+        connection.execute(
+            "INSERT INTO runs (id, suite, place, started, suite_text, suite_json, arguments, "
+            "provenance, gates) VALUES ('r', 's', '', '', '', '{}', '{}', '{}', '[]')"
+        )
+        known = '{"recipe_but_for_seed": "family", "seed": %d}'
+        rows = [
+            ("train a", "train", "done", known % 3_000_000_000, "adapter"),
+            ("train b", "train", "reused", "{}", "of no family"),
+            ("train c", "train", "failed", known % 1, None),
+            ("train d", "train", "done", known % 2, None),
+        ]
+        connection.executemany(
+            "INSERT INTO jobs (run_id, name, kind, status, seconds, facts, reuse_key, "
+            "content_digest) VALUES ('r', ?, ?, ?, 1.0, ?, 'recipe', ?)",
+            rows,
+        )
+    with Store.open(str(place)) as store:
+        (draw,) = store.find_draws("family")
+        assert (draw.run, draw.seed, draw.content_digest) == ("r", 3_000_000_000, "adapter")
+        found = store.find_training("recipe")
+        assert found is not None
+        assert found.job.name == "train d"
 
 
 def test_a_path_with_odd_characters(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from markupsafe import Markup
 from evalkit.records import RunRecord
 from evalkit.report import facts as records
 from evalkit.report.documents_view import document_moves
-from evalkit.report.html.charts import NARROW, WIDE, Dot, Shape, dot_plot
+from evalkit.report.html.charts import Dot, Shape, dot_plot
 from evalkit.report.html.document_chart import document_chart
+from evalkit.report.html.drawings import Drawings
 from evalkit.report.html.scripts import data_block
 from evalkit.report.token_view import token_data, token_view
 from evalkit.report.variant_table import VariantTable
@@ -37,7 +38,7 @@ _LEGEND: dict[records.Standing, str] = {
 }
 
 
-def metric_chart(run: RunRecord, table: MetricTable) -> dict[str, Any]:
+def metric_chart(run: RunRecord, table: MetricTable, drawings: Drawings) -> dict[str, Any]:
     """One metric of every variant as a picture, with its title and its legend."""
     dots: list[Dot] = []
     legend: dict[records.Standing, tuple[str, Shape, str]] = {}
@@ -56,23 +57,17 @@ def metric_chart(run: RunRecord, table: MetricTable) -> dict[str, Any]:
     title = f"{table.title} ({table.unit}), {table.direction}"
     return {
         "title": title,
-        "wide": dot_plot(dots, title=title, layout=WIDE),
-        "narrow": dot_plot(dots, title=title, layout=NARROW),
+        **drawings.picture(dot_plot, dots, title=title),
         "legend": [legend[standing] for standing in _DOTS if standing in legend],
     }
 
 
-def documents_context(run: RunRecord) -> dict[str, Any]:
+def documents_context(run: RunRecord, drawings: Drawings) -> dict[str, Any]:
     """The variables of `documents.html.j2`."""
     moved, tokens = document_moves(run)[:MOST_PAIRS], token_view(run)
     return {
         "moved": moved,
-        "moved_chart": {
-            "wide": document_chart(moved, layout=WIDE),
-            "narrow": document_chart(moved, layout=NARROW),
-        }
-        if moved
-        else None,
+        "moved_chart": drawings.picture(document_chart, moved) if moved else None,
         "tokens": tokens,
         "token_data": data_block(token_data(tokens)) if tokens else None,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from evalkit.report.divergence_view import divergence_view
 from evalkit.report.flipped_view import flipped_samples
 from evalkit.report.flips_view import flip_rows
 from evalkit.report.html.cost_page import cost_context
+from evalkit.report.html.drawings import Drawings
 from evalkit.report.html.figures import documents_context, metric_chart, values_data
 from evalkit.report.html.scripts import page_script, script_digest
 from evalkit.report.notes import notes_of
@@ -57,7 +59,7 @@ def write_report(run: RunRecord, folder: Path) -> Path:
     Raises:
         EvalkitError: the folder cannot be written to.
     """
-    page = render_html(run)
+    page = render_html(run, folder)
     path = report_path(run, folder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,9 +72,15 @@ def write_report(run: RunRecord, folder: Path) -> Path:
     return path
 
 
-def render_html(run: RunRecord) -> str:
-    """A run's page as text."""
-    return _environment().get_template("report.html.j2").render(_context(run))
+def render_html(run: RunRecord, folder: Path | None = None) -> str:
+    """A run's page as text.
+
+    Args:
+        run: a whole run.
+        folder: that pages are written below: pictures are taken from it, and kept there.
+    """
+    context = _context(run, Drawings(folder))
+    return _environment().get_template("report.html.j2").render(context)
 
 
 def shown(value: object) -> object:
@@ -82,6 +90,7 @@ def shown(value: object) -> object:
     return value
 
 
+@cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("evalkit.report.html", "templates"),
@@ -100,7 +109,7 @@ def _any_score(run: RunRecord, metric: str | None) -> Score | None:
     return next((v.scores[metric] for v in run.variants if metric and metric in v.scores), None)
 
 
-def _context(run: RunRecord) -> dict[str, Any]:
+def _context(run: RunRecord, drawings: Drawings) -> dict[str, Any]:
     sentence = verdict_sentence(run)
     # What a reader in a hurry needs: 'Ship a or b', 'Not ready'.
     lead = len(re.split(r"[;:] ", sentence, maxsplit=1)[0])
@@ -124,9 +133,9 @@ def _context(run: RunRecord) -> dict[str, Any]:
         "table": table,
         "table_data": values_data(table) if table else None,
         "group": group_rows(run),
-        "charts": [metric_chart(run, each) for each in charted],
+        "charts": [metric_chart(run, each, drawings) for each in charted],
         "unscored": [] if table else run.variants,
-        **cost_context(run),
+        **cost_context(run, drawings),
         "steps": step_table(run),
         "paths": path_sentences(run),
         "graph": graph(run, primary) if primary else [],
@@ -134,12 +143,14 @@ def _context(run: RunRecord) -> dict[str, Any]:
         "graph_unit": records.unit_noun(_any_score(run, primary)),
         "adapters": [job_card(job.name, job) for job in run.adapters],
         "divergence": divergence_view(run),
-        "divergence_chart": [metric_chart(run, t) for t in shown if t.metric == DIVERGENCE],
+        "divergence_chart": [
+            metric_chart(run, each, drawings) for each in shown if each.metric == DIVERGENCE
+        ],
         "flips": flip_rows(run),
         "flipped": flipped_samples(run),
         "survival": survival_cards(run),
         "survival_levels": LEVELS,
-        **documents_context(run),
+        **documents_context(run, drawings),
         "checks": check_table(run),
         "prompts": prompt_cards(run),
         "relaxed": relaxed_notes(run),

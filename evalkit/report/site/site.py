@@ -138,7 +138,7 @@ def _write_runs(build: _Build, history: History, places: Places) -> None:
             build.count(changed=False)
             build.now.pages[page] = past.stamp
         elif past.outline.id in whole or is_whole(path):
-            build.write(page, render_html(build.runs.load_run(past.outline.id)))
+            build.write(page, render_html(build.runs.load_run(past.outline.id), build.folder))
             build.now.pages[page] = past.stamp
         else:
             _write_light(build, past, before, places)
