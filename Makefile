@@ -47,6 +47,7 @@ evidence: $(INSTALLED) ## the Guanaco comparison in small, whole: about half an 
 docs: $(INSTALLED) ## write the generated pages again
 	$(BIN)/python docs/generate_suite_reference.py
 	$(BIN)/python docs/generate_run_schema.py
+	$(BIN)/python docs/generate_bad_inputs.py
 
 clean: ## remove the environment and the caches of the tools
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
