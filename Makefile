@@ -50,6 +50,7 @@ bench: $(INSTALLED) ## time and memory beside doing it by hand: writes docs/perf
 docs: $(INSTALLED) ## write the generated pages again
 	$(BIN)/python docs/generate_suite_reference.py
 	$(BIN)/python docs/generate_run_schema.py
+	$(BIN)/python docs/generate_bad_inputs.py
 
 clean: ## remove the environment and the caches of the tools
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist

@@ -18,16 +18,22 @@ They are caught once, in `evalkit.cli`, and printed without a traceback.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from evalkit.masking import masked
 
 
 class EvalkitError(Exception):
     """Base of every error that evalkit explains itself.
 
-    The message says where, what, and what is allowed.
+    The message says where, what, and what is allowed. Credentials in it are masked: it is printed,
+    stored, and shown in reports.
     """
 
     exit_code = 3
+
+    def __str__(self) -> str:
+        return masked(super().__str__())
 
 
 class UsageError(EvalkitError):
@@ -54,7 +60,7 @@ class SuiteError(EvalkitError):
     exit_code = 2
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(replace(problem, what=masked(problem.what)) for problem in problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 

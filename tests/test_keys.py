@@ -201,6 +201,7 @@ IRRELEVANT: dict[str, tuple[str, dict[str, object]]] = {
         {f"{MAIN}.token_losses": 3},
     ),
     "metrics.reload_check": ("checks, and measures nothing", {"metrics.reload_check": False}),
+    "metrics.leakage": ("says how to warn, and measures nothing", {"metrics.leakage": "ignore"}),
     "metrics.footprint": ("costs have a key of their own", {"metrics.footprint": False}),
     "tasks.name": ("a name", {"tasks.0.name": "renamed"}),
     "tasks.place": ("where it is written", {}),

@@ -25,6 +25,7 @@ from evalkit.cli import (
 )
 from evalkit.cli.outputs import error_lines
 from evalkit.errors import EvalkitError
+from evalkit.masking import masked
 
 app = typer.Typer(
     name="evalkit",
@@ -80,13 +81,11 @@ def run_command_line(arguments: list[str]) -> int:
 
 def _show(error: Exception, *, debug: bool) -> None:
     if debug:
-        traceback.print_exception(error)
+        print(masked("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     elif isinstance(error, EvalkitError):
         print(f"error: {error}", file=sys.stderr)
         for line in error_lines(error):
             print(line, file=sys.stderr)
     else:
-        kind = type(error).__name__
-        print(
-            f"error: unexpected {kind}: {error} (evalkit --debug ... shows where)", file=sys.stderr
-        )
+        what = f"unexpected {type(error).__name__}: {masked(str(error))}"
+        print(f"error: {what} (evalkit --debug ... shows where)", file=sys.stderr)

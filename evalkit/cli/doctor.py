@@ -14,6 +14,7 @@ from typing import Literal
 import typer
 
 from evalkit.cli import options
+from evalkit.known_bad import SWITCH, has_switch, known_bad, numbers
 
 Level = Literal["ok", "note", "bad"]
 _MARKS: dict[Level, str] = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "bad": "[red]bad[/]"}
@@ -23,6 +24,8 @@ _OLDEST = {
     "peft": "0.21.2",
     "bitsandbytes": "0.50.2",
     "trl": "1.16",
+    "lm-eval": "0.4.13",
+    "datasets": "5.2",
     "sqlalchemy": "2.1",
 }
 
@@ -62,6 +65,7 @@ def examine(cache: Path) -> Iterator[Finding]:
     yield _python()
     yield from _device()
     yield from _packages()
+    yield from (Finding(*found) for found in known_bad())
     yield _hub()
     yield _model_wheel()
     yield _cache_folder(cache)
@@ -82,13 +86,27 @@ def _device() -> Iterator[Finding]:
     meaning = machine.effective_dtypes()
     changed = [f"{name} is computed in {real}" for name, real in meaning.items() if name != real]
     yield Finding("dtypes", "note" if changed else "ok", "; ".join(changed) or "as named")
-    if machine.device == "cpu" and cpu_repacks_4bit():
-        yield Finding(
-            "bitsandbytes",
-            "note",
-            "on this CPU (AVX512-BF16) a forward pass repacks 4-bit weights in place, and what is "
-            "merged, dequantised or saved after it is damaged; evalkit switches that off",
-        )
+    yield _repacking(repacks=machine.device == "cpu" and cpu_repacks_4bit())
+
+
+def _repacking(*, repacks: bool) -> Finding:
+    """Whether bitsandbytes damages 4-bit weights here, and whether evalkit's remedy reaches it."""
+    subject = "4-bit weights"
+    if not repacks:
+        return Finding(subject, "ok", "no forward pass repacks them in place here")
+    harm = (
+        "on this CPU (AVX512-BF16) bitsandbytes repacks 4-bit weights in place in the first "
+        "forward pass: merging, dequantising, saving or training after it is wrong without an error"
+    )
+    if has_switch():
+        own = f"In your own code: bitsandbytes.nn.modules.{SWITCH} = lambda: False, before loading"
+        return Finding(subject, "note", f"{harm}. evalkit switches that off. {own}")
+    return Finding(
+        subject,
+        "bad",
+        f"{harm}. This bitsandbytes has no {SWITCH}, by which evalkit switches it off: install "
+        "bitsandbytes 0.50.2",
+    )
 
 
 def _packages() -> Iterator[Finding]:
@@ -99,15 +117,10 @@ def _packages() -> Iterator[Finding]:
         version = versions[name]
         if version == "absent":
             yield Finding(name, "bad", f"not installed. Install it: pip install '{name}>={oldest}'")
-        elif _numbers(version) < _numbers(oldest):
+        elif numbers(version) < numbers(oldest):
             yield Finding(name, "bad", f"{version} is older than {oldest}, the oldest tested")
         else:
             yield Finding(name, "ok", version)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    parts = version.split("+")[0].split(".")
-    return tuple(int(part) for part in parts if part.isdigit())
 
 
 def _hub() -> Finding:

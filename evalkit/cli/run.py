@@ -205,8 +205,9 @@ def _arguments(context: typer.Context) -> dict[str, Any]:
 
 
 def _recorded(value: Any) -> Any:
-    from evalkit.store import masked
+    from evalkit.masking import masked
+    from evalkit.store import masked as masked_place
 
     if isinstance(value, str | Path):
-        return masked(str(value))
+        return masked(masked_place(str(value)))
     return [_recorded(item) for item in value] if isinstance(value, list | tuple) else value

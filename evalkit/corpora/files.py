@@ -69,7 +69,7 @@ def _read_jsonl(path: Path) -> list[Row]:
         place = f"{path}:{number}"
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{place}: not JSON: {error}") from error
         rows.append(_object(place, value))
     return rows
@@ -80,6 +80,8 @@ def _read_json(path: Path) -> list[Row]:
         values = json.loads(_read_text(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, deep nesting
+        raise DataError(f"{path}: not JSON: {error}") from error
     if not isinstance(values, list):
         raise DataError(f"{path}: not a list of JSON objects (one object a line is .jsonl)")
     return [_object(f"{path}[{index}]", value) for index, value in enumerate(values)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.corpora import python_reference
+from evalkit.corpora.checks import checked_text
 from evalkit.corpora.files import SUFFIXES, Row, read_rows
 from evalkit.errors import DataError, NetworkError
 from evalkit.records import Corpus, Document
@@ -130,7 +131,7 @@ def _text(row: Row, column: str) -> str:
     value = row.values[column]
     if not isinstance(value, str):
         raise DataError(f"{row.place}: column {column!r} is {_kind(value)}, not text")
-    return value
+    return checked_text(value, f"{row.place}: column {column!r}")
 
 
 def _cluster(row: Row, column: str) -> str:
@@ -152,6 +153,7 @@ def _messages(row: Row, column: str) -> tuple[tuple[str, str], ...]:
             raise DataError(
                 f"{row.place}: column {column!r}: a message needs the texts 'role' and 'content'"
             )
+        checked_text(content, f"{row.place}: column {column!r}")
         messages.append((role, content))
     return tuple(messages)
 

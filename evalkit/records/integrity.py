@@ -105,7 +105,7 @@ class Finding:
     """What one check of a variant's weights came to."""
 
     check: str
-    """'finite', 'reload', 'flavour', 'zero adapter', 'merge'."""
+    """'finite', 'reload', 'flavour', 'zero adapter', 'leakage', 'merge'."""
     ok: bool
     message: str
     """One sentence."""

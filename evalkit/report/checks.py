@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from evalkit.records import SURVIVAL, RunRecord, Score, VariantRecord
 from evalkit.records.integrity import Finding, Survival
 from evalkit.report import facts
+from evalkit.report.leakage_notes import leakage_finding
 from evalkit.report.words import joined, metric_words, percent
 
 
@@ -55,14 +56,15 @@ def _shared(findings: list[Finding]) -> str:
 
 
 def findings_of(run: RunRecord, variant: VariantRecord) -> list[Finding]:
-    """What the variant's job recorded, then what its scores say of its merge."""
+    """What the variant's job recorded, then what was seen of its training data and its merge."""
     recorded = variant.job.facts.get("checks", ()) if variant.job else ()
     found = [
         Finding(str(item["check"]), item["ok"] is True, str(item.get("message", "")))
         for item in (recorded if isinstance(recorded, list | tuple) else ())
         if isinstance(item, Mapping) and {"check", "ok"} <= item.keys()
     ]
-    merge = _merge(run, variant)
+    leakage, merge = leakage_finding(run, variant), _merge(run, variant)
+    found += [] if leakage is None else [leakage]
     return found if merge is None else [*found, merge.finding]
 
 

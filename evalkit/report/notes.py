@@ -9,6 +9,7 @@ from evalkit.report.baseline_notes import baseline_notes
 from evalkit.report.checks import merge_notes
 from evalkit.report.divergence_view import divergence_notes
 from evalkit.report.facts import effective_dtype
+from evalkit.report.leakage_notes import leakage_notes
 from evalkit.report.noise_notes import noise_notes
 from evalkit.report.survival_notes import survival_notes
 from evalkit.report.task_notes import task_notes
@@ -18,6 +19,7 @@ from evalkit.report.words import joined
 def notes_of(run: RunRecord) -> list[str]:
     """What a reader must know to read the numbers rightly, made from the records."""
     notes = [*_partial_notes(run), *baseline_notes(run), *_precision_notes(run), *_dtype_notes(run)]
+    notes += leakage_notes(run)
     notes += noise_notes(run)
     notes += divergence_notes(run)
     notes += task_notes(run)

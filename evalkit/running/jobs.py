@@ -15,6 +15,7 @@ from evalkit.executors.tasks import (
     Task,
     TrainTask,
 )
+from evalkit.masking import masked
 from evalkit.plan import Plan
 from evalkit.plan_jobs import LeftOut, ScoreJob, TrainJob
 from evalkit.records import (
@@ -264,12 +265,12 @@ class JobDriver:
         facts = dict(outcome.facts)
         if outcome.error is not None:
             self.codes.append(outcome.exit_code)
-            facts["traceback"] = outcome.traceback
+            facts["traceback"] = masked(outcome.traceback)
         return JobRecord(
             name=outcome.task.name,
             kind=kind,
             status="done" if outcome.error is None else "failed",
             seconds=outcome.seconds,
-            error=outcome.error,
+            error=None if outcome.error is None else masked(outcome.error),
             facts=facts,
         )

@@ -18,6 +18,7 @@ from evalkit.suite.located import Node, Source, read_yaml, text_of
 
 MAX_BYTES = 1_000_000
 MAX_LAYERS = 10
+_SUFFIXES = (".yaml", ".yml")
 
 _SHORTHANDS = {("data", "*"): "dataset", ("model",): "source", ("tasks", "*"): "task"}
 """Mappings that may be written as one string, and the key that the string then is."""
@@ -107,11 +108,24 @@ def _extended(path: Path, extends: Node, seen: Sequence[Path]) -> Path:
     target = Path(os.path.normpath(path.parent / named))
     if "\0" in extends.value or not target.is_file():
         raise _stop(extends.place, "extends", f"there is no file {str(target)!r}")
+    if target.suffix.lower() not in _SUFFIXES:
+        raise _stop(extends.place, "extends", f"{str(target)!r} is no suite (allowed: .yaml, .yml)")
+    checkout = _checkout(path)
+    if checkout is not None and not target.resolve().is_relative_to(checkout):
+        # Its text is stored and shown: who writes a suite may not choose any file of this machine.
+        what = f"{target} lies outside of the checkout {checkout}"
+        raise _stop(extends.place, "extends", what)
     if target.resolve() in seen:
         raise _stop(extends.place, "extends", f"{target} extends this file: they go in a circle")
     if len(seen) >= MAX_LAYERS:
         raise _stop(extends.place, "extends", f"more than {MAX_LAYERS} files on top of each other")
     return target
+
+
+def _checkout(path: Path) -> Path | None:
+    """The git checkout that a file lies in."""
+    resolved = path.resolve()
+    return next((folder for folder in resolved.parents if (folder / ".git").exists()), None)
 
 
 def _read_file(path: Path, *, index: int) -> tuple[Node, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator
 
@@ -39,3 +39,6 @@ class Metrics(Spec):
     reload_check: Flag = True
     """Save each variant that is more than loaded, load it again, and compare what both make of
     512 tokens."""
+    leakage: Literal["warn", "refuse", "ignore"] = "warn"
+    """What to do where documents that are scored are also in the data that an adapter was trained
+    on, exactly or nearly: say so in the report, refuse to run, or not look."""

@@ -28,6 +28,8 @@ METRICS = (
 _IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 _FUNCTION = "!function "
 _MOST_INCLUDES = 20
+_MOST_BYTES = 4_000_000
+_MOST_NODES = 200_000
 
 
 @dataclass(frozen=True)
@@ -231,8 +233,21 @@ def _load(file: Path) -> tuple[JsonObject, list[str]]:
     import yaml
 
     try:
-        loader = _loader()(file.read_bytes())
-        config = loader.get_single_data()
+        text = file.read_bytes()
+        if len(text) > _MOST_BYTES:
+            raise DataError(
+                f"{file}: {len(text):,} bytes; a definition has at most {_MOST_BYTES:,}"
+            )
+        loader = _loader()(text)
+        node = loader.get_single_node()
+        if node is not None and _expanded(node, {}) > _MOST_NODES:
+            what = f"more than {_MOST_NODES:,} values, counting what its anchors repeat"
+            raise DataError(f"{file}: {what}")
+        config = loader.construct_document(node) if node is not None else None
+    except RecursionError as error:
+        raise DataError(f"{file}: nested too deeply, or an anchor that holds itself") from error
+    except ValueError as error:  # of a number or a date that is none
+        raise DataError(f"{file}: not YAML that lm-eval reads: {error}") from error
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
@@ -242,6 +257,25 @@ def _load(file: Path) -> tuple[JsonObject, list[str]]:
         raise DataError(f"{file}{line}: not YAML that lm-eval reads: {what}") from error
     functions = [f"{file}:{line}: {text}" for line, text in loader.functions]
     return (dict(config) if isinstance(config, dict) else {}), functions
+
+
+def _expanded(node: Any, known: dict[Any, int]) -> int:
+    """How many values a YAML node holds, counting what its anchors repeat.
+
+    Raises:
+        RecursionError: it holds itself.
+    """
+    if node in known:
+        if not known[node]:
+            raise RecursionError
+        return known[node]
+    known[node] = 0
+    below: Iterator[Any] = iter(())
+    if isinstance(node.value, list):
+        pairs = (part if isinstance(part, tuple) else (part,) for part in node.value)
+        below = (one for pair in pairs for one in pair)
+    known[node] = count = 1 + sum(_expanded(one, known) for one in below)
+    return count
 
 
 @cache

@@ -126,7 +126,8 @@ def _source(spec: TaskSpec, index: Index, definitions: list[Definition], cache: 
     hub = sorted({str(leaf.config["dataset_path"]) for leaf in leaves if _is_hub(leaf, overrides)})
     commits = {dataset: hub_commit(dataset, place=_place(spec)) for dataset in hub}
     files = {file for definition in definitions for file in definition.files}
-    code = _code(leaves) if local else tuple(dict.fromkeys(_unsafe(leaves)))
+    # A function of a group is imported as one of a task is.
+    code = _code(definitions) if local else tuple(dict.fromkeys(_unsafe(leaves)))
     if local and code:
         files |= set(index.folder.glob("**/*.py"))
     digests = {file.as_posix(): digest_file(file, cache) for file in files} if local else {}
@@ -205,10 +206,10 @@ def _is_hub(leaf: Definition, overrides: JsonObject) -> bool:
     return isinstance(path, str) and path not in LOCAL_FORMATS.values() and "/" in path.strip("./")
 
 
-def _code(leaves: Sequence[Definition]) -> tuple[str, ...]:
+def _code(definitions: Sequence[Definition]) -> tuple[str, ...]:
     """Everything in local definitions that would run code which is not lm-eval's."""
     found: list[str] = []
-    for leaf in leaves:
+    for leaf in definitions:
         found += leaf.functions
         for entry in leaf.config.get("metric_list") or ():
             name = str(entry.get("metric")) if isinstance(entry, Mapping) else str(entry)
@@ -220,7 +221,7 @@ def _code(leaves: Sequence[Definition]) -> tuple[str, ...]:
                     f"{leaf.file}: metric {name!r} is none of lm-eval's own{near}, and would be "
                     "fetched as a script"
                 )
-    return tuple(dict.fromkeys([*found, *_unsafe(leaves)]))
+    return tuple(dict.fromkeys([*found, *_unsafe(definitions)]))
 
 
 def _unsafe(leaves: Sequence[Definition]) -> list[str]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import WeightsError
-from evalkit.weights.checkpoint import TensorHeader, read_headers, read_json
-from evalkit.weights.loading import auto_class, quiet_libraries
+from evalkit.weight_files import read_json
+from evalkit.weights.checkpoint import TensorHeader, read_headers
+from evalkit.weights.loading import auto_class, quiet_libraries, why
 from evalkit.weights.qalora import check_pooled, on_group4, require_group4
 
 if TYPE_CHECKING:
@@ -67,6 +68,12 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise WeightsError(f"{folder}: is a peft adapter of type {kind}; only LORA can be attached")
+    if config.get("megatron_config") is not None:
+        # peft imports the module that `megatron_core` names.
+        raise WeightsError(
+            f"{folder}: its adapter_config.json has a megatron_config, which names code to import; "
+            "such adapters are not attached"
+        )
     return config
 
 
@@ -77,12 +84,15 @@ def check_finite(file: Path) -> None:
         WeightsError: names the tensor.
     """
     import torch
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(file, framework="pt") as tensors:
-        for name in tensors.keys():  # noqa: SIM118 - it is no dict
-            if not torch.isfinite(tensors.get_tensor(name)).all():
-                raise WeightsError(f"{file}: {name} holds numbers that are not finite")
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - it is no dict
+                if not torch.isfinite(tensors.get_tensor(name)).all():
+                    raise WeightsError(f"{file}: {name} holds numbers that are not finite")
+    except SafetensorError as error:
+        raise WeightsError(f"{file}: is no safetensors file: {error}") from error
 
 
 def attach_adapter(
@@ -192,8 +202,9 @@ def meta_model(folder: Path, *, trust_remote_code: bool = False) -> torch.nn.Mod
             skeleton: torch.nn.Module = auto_class(folder).from_config(
                 config, trust_remote_code=trust_remote_code
             )
-    except (ValueError, OSError, KeyError, ImportError) as error:
-        raise WeightsError(f"{folder}: its config.json is of no language model: {error}") from error
+    except Exception as error:  # a configuration may hold anything, and its classes check little
+        what = f"its config.json is of no language model: {why(error)}"
+        raise WeightsError(f"{folder}: {what}") from error
     return skeleton
 
 

@@ -13,7 +13,7 @@ from evalkit import paths
 from evalkit.errors import TrainingError
 from evalkit.records import OnProgress
 from evalkit.suite import AdapterSpec
-from evalkit.weights.checkpoint import read_json
+from evalkit.weight_files import read_json
 from evalkit.weights.initial import KEY, grid_of, words_of
 from evalkit.weights.quantization import layer_weight, quantized_layers
 from evalkit.weights.residual import matrix_of, pissa_base, read_factors, top_factors

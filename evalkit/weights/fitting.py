@@ -8,8 +8,8 @@ from evalkit import paths
 from evalkit.errors import MachineError
 from evalkit.machine import readable_bytes
 from evalkit.suite import LoraSpec
+from evalkit.weight_files import read_json
 from evalkit.weights.adapters import meta_model
-from evalkit.weights.checkpoint import read_json
 from evalkit.weights.loading import converted_folder
 from evalkit.weights.memory import estimate_bytes, estimate_training_bytes, model_sizes
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit import paths
 from evalkit.errors import WeightsError
 from evalkit.records import OnProgress
-from evalkit.weights.checkpoint import read_json
+from evalkit.weight_files import read_json
 from evalkit.weights.residual import residual_base
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import WeightsError
 from evalkit.paths import Quantize
+from evalkit.weight_files import read_json
 from evalkit.weights import quantization
-from evalkit.weights.checkpoint import read_headers, read_json
+from evalkit.weights.checkpoint import read_headers
 from evalkit.weights.group4 import filled_layer, is_group4
 from evalkit.weights.torchao import is_torchao, torchao_layer
 

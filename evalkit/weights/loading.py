@@ -104,7 +104,7 @@ def load_model(
     except torch.OutOfMemoryError as error:
         raise MachineError(f"{folder}: does not fit into the device's memory: {error}") from error
     except Exception as error:  # transformers, safetensors and torch raise whatever they meet
-        raise WeightsError(f"{folder}: cannot be loaded: {_reason(error)}") from error
+        raise WeightsError(f"{folder}: cannot be loaded: {why(error)}") from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise WeightsError(
@@ -143,7 +143,7 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
                 folder, trust_remote_code=trust_remote_code, local_files_only=True
             )
     except Exception as error:  # as above
-        raise WeightsError(f"{folder}: its tokenizer cannot be loaded: {_reason(error)}") from error
+        raise WeightsError(f"{folder}: its tokenizer cannot be loaded: {why(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise WeightsError(f"{folder}: holds no tokenizer")
     return tokenizer
@@ -226,7 +226,7 @@ def _convert_gguf(source: WeightsSource, out: Path) -> None:
     except Exception as error:
         if is_disk_full(error):
             raise
-        raise WeightsError(f"{source.origin}: cannot be converted: {_reason(error)}") from error
+        raise WeightsError(f"{source.origin}: cannot be converted: {why(error)}") from error
 
 
 @contextlib.contextmanager
@@ -260,7 +260,8 @@ def _clean_config(config: Any) -> Any:
     return type(config).from_dict(fields)
 
 
-def _reason(error: Exception) -> str:
+def why(error: Exception) -> str:
+    """What a library's error says, in one line; of code that would have to run, what to do."""
     text = " ".join(str(error).split())
     if "trust_remote_code=True" in text:
         return (
