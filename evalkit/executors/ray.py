@@ -100,10 +100,11 @@ class RayExecutor:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray = self._ray
         if not ray.is_initialized():
+            # Without an address Ray would join whatever cluster it finds running on this machine.
+            where = self._address or os.environ.get("RAY_ADDRESS") or "local"
             try:
-                ray.init(address=self._address, log_to_driver=False)
+                ray.init(address=where, log_to_driver=False)
             except (ConnectionError, ValueError, RuntimeError) as error:
-                where = self._address or os.environ.get("RAY_ADDRESS") or "this machine"
                 raise MachineError(f"no Ray cluster at {where}: {error}") from error
             self._connected = True
         here = ray.get_runtime_context().get_node_id()
