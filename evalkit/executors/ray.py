@@ -169,8 +169,10 @@ class RayExecutor:
 
         for ready in waiting.longest_first(there_is_room):
             piece = ready.job
-            # Ray's own retries would neither be told nor counted together with ours.
-            remote = self._ray.remote(_perform).options(
+            # A worker that used a GPU ends, and gives its memory back. Ray's own retries would
+            # neither be told nor counted together with ours.
+            performs = self._ray.remote(max_calls=1 if piece.need.get("GPU") else 0)(_perform)
+            remote = performs.options(
                 **ray_resources.options(piece.need),
                 max_retries=0,
                 name=piece.task.name,
@@ -185,7 +187,10 @@ class RayExecutor:
 
     def _environment(self) -> dict[str, str]:
         named = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        return {**named, "OMP_NUM_THREADS": str(detect_machine().threads)}
+        machine = detect_machine()
+        if machine.device == "cpu":  # else Ray sets as many as it gives cores
+            named["OMP_NUM_THREADS"] = str(machine.threads)
+        return named
 
     def _place(self, task: Task) -> ray_worker.Place:
         cache = task.context.cache
