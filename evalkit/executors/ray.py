@@ -100,10 +100,11 @@ class RayExecutor:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray = self._ray
         if not ray.is_initialized():
+            # Without an address Ray would join whatever cluster it finds running on this machine.
+            where = self._address or os.environ.get("RAY_ADDRESS") or "local"
             try:
-                ray.init(address=self._address, log_to_driver=False)
+                ray.init(address=where, log_to_driver=False)
             except (ConnectionError, ValueError, RuntimeError) as error:
-                where = self._address or os.environ.get("RAY_ADDRESS") or "this machine"
                 raise MachineError(f"no Ray cluster at {where}: {error}") from error
             self._connected = True
         here = ray.get_runtime_context().get_node_id()
@@ -168,8 +169,10 @@ class RayExecutor:
 
         for ready in waiting.longest_first(there_is_room):
             piece = ready.job
-            # Ray's own retries would neither be told nor counted together with ours.
-            remote = self._ray.remote(_perform).options(
+            # A worker that used a GPU ends, and gives its memory back. Ray's own retries would
+            # neither be told nor counted together with ours.
+            performs = self._ray.remote(max_calls=1 if piece.need.get("GPU") else 0)(_perform)
+            remote = performs.options(
                 **ray_resources.options(piece.need),
                 max_retries=0,
                 name=piece.task.name,
@@ -184,7 +187,10 @@ class RayExecutor:
 
     def _environment(self) -> dict[str, str]:
         named = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        return {**named, "OMP_NUM_THREADS": str(detect_machine().threads)}
+        machine = detect_machine()
+        if machine.device == "cpu":  # else Ray sets as many as it gives cores
+            named["OMP_NUM_THREADS"] = str(machine.threads)
+        return named
 
     def _place(self, task: Task) -> ray_worker.Place:
         cache = task.context.cache

@@ -117,6 +117,8 @@ def test_digits_with_an_e_are_a_revision_too(load):
         ('model.source="\\ud800"', "model.source: has characters that are not text"),
         ("model.trust_remote_code=yes", "model.trust_remote_code: must be true or false, not yes"),
         ("model=[a]", "model: must be a mapping of keys, not a list"),
+        ("model.gpus=2", "model.gpus: spreads the model: say also how, as in 'device_map: auto'"),
+        ("model.device_map=atuo", "model.device_map: cannot be 'atuo' (did you mean 'auto'?)"),
         ("requires.memory=lots", "requires.memory: 'lots' is no amount of memory"),
         ("requires.memory=true", "requires.memory: must be a whole number, not true"),
         ("requires.device=gpu", "requires.device: cannot be 'gpu'"),
