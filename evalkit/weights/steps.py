@@ -290,9 +290,8 @@ def _load(build: _Build, folder: Path, bits: Any = None) -> PreTrainedModel:
 
 def _few_bits(step: paths.Quantize, build: _Build, folder: Path) -> Any:
     kept = kept_modules(step, folder, trust_remote_code=build.context.trust_remote_code)
-    return quantization.quantization_config(
-        step, loading.torch_dtype(build.dtype(step.compute_dtype)), kept
-    )
+    dtype = loading.torch_dtype(build.dtype(step.compute_dtype))
+    return quantization.quantization_config(step, dtype, kept)
 
 
 def _loaded(build: _Build) -> Any:
