@@ -3,10 +3,10 @@
     python benchmarks/store.py [RUNS] [DOCUMENTS_WITH_TOKENS]
 
 Fills a store through its own interface as a suite of guanaco's size would that is trained anew
-each time: 8 variants of 100 documents in clusters, 4 metrics with a value for each document, 400 tokens
-of 64 documents (a suite's default) for the token view, a training, 4 gates. The numbers are made
-up; none is shared between runs, which is the worst case. The last run is taken up again by one
-more, as a rerun does.
+each time: 8 variants of 100 documents in clusters, 4 metrics with a value for each document, 400
+tokens of 64 documents (a suite's default) for the token view, a training, 4 gates. The numbers are
+made up; none is shared between runs, which is the worst case. The last run is taken up again by
+one more, as a rerun does.
 """
 
 import functools
