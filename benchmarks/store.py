@@ -1,15 +1,17 @@
 """How large a store of N runs is, and what reading it takes as it grows.
 
-    python benchmarks/store.py [RUNS]
+    python benchmarks/store.py [RUNS] [DOCUMENTS_WITH_TOKENS]
 
-Fills a store through its own interface as a suite of guanaco's size would that is trained anew each
-time: 8 variants of 100 documents in clusters, 4 metrics with a value for each document, 400 tokens
-of 64 documents for the token view, a training, 4 gates. The numbers are made up; none is shared
-between runs, which is the worst case. The last run is taken up again by one more, as a rerun does.
+Fills a store through its own interface as a suite of guanaco's size would that is trained anew
+each time: 8 variants of 100 documents in clusters, 4 metrics with a value for each document, 400
+tokens of 64 documents (a suite's default) for the token view, a training, 4 gates. The numbers are
+made up; none is shared between runs, which is the worst case. The last run is taken up again by
+one more, as a rerun does.
 """
 
 import functools
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -37,8 +39,9 @@ VARIANTS = (
 )
 METRICS = ("perplexity", "perplexity/wiki", "divergence", "blimp/acc")
 DOCUMENTS, CLUSTERS = 100, 80
-SHOWN, TOKENS = 64, 400
-"""Documents whose tokens are kept, and how many of each: what a suite keeps by default."""
+SHOWN = int(sys.argv[2]) if len(sys.argv) > 2 else 64
+TOKENS = 400
+"""Documents whose tokens are kept, and how many of each."""
 ROUNDS = 5
 WORDS = tuple(f" word{index}" for index in range(5000))
 
@@ -50,10 +53,10 @@ def main():
         started = time.perf_counter()
         with Store.open(str(place)) as store:
             runs = [add_run(store, index) for index in range(n_runs)]
-        print(f"filled in {time.perf_counter() - started:.0f} s")
+        print(f"filled in {time.perf_counter() - started:.0f} s", flush=True)
         size = place.stat().st_size / 1e6
         print(f"{n_runs:,} runs, {len(VARIANTS)} variants, {len(METRICS)} metrics, {DOCUMENTS} "
-              f"documents: {size:.1f} MB, {size / n_runs:.3f} MB a run")  # fmt: skip
+              f"documents: {size:.1f} MB, {size / n_runs:.3f} MB a run", flush=True)  # fmt: skip
         with Store.open(str(place)) as store:
             in_process(store, runs, reports)
         as_commands(place, runs, reports)
@@ -69,11 +72,11 @@ def in_process(store, runs, reports):
         "runs": store.list_runs,
         "rerun: what is stored": lambda: stored_again(store, len(runs) - 1),
     }
-    started = time.perf_counter()
-    write_report(store.load_run(new), reports)
-    print(f"in process    report, first page        {time.perf_counter() - started:8.3f} s")
+    report(
+        "in process", "report, first page", lambda: write_report(store.load_run(new), reports), 1
+    )
     for name, call in calls.items():
-        print(f"in process    {name:26}{median(call):8.3f} s")
+        report("in process", name, call)
 
 
 def as_commands(place, runs, reports):
@@ -90,16 +93,25 @@ def as_commands(place, runs, reports):
         def call(command=command):
             subprocess.run(command, check=True, capture_output=True, env=environment)
 
-        print(f"as a command  {name:26}{median(call):8.3f} s")
+        report("as a command", name, call)
 
 
-def median(call):
-    seconds = []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
+def report(where, name, call, rounds=ROUNDS):
+    """Medians of seconds on the clock, and of user and system time."""
+    walls, computed = [], []
+    for _ in range(rounds):
+        before, started = used(), time.perf_counter()
         call()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
+        walls.append(time.perf_counter() - started)
+        computed.append(used() - before)
+    wall, cpu = statistics.median(walls), statistics.median(computed)
+    print(f"{where:14}{name:26} wall {wall:7.3f} s   user and system {cpu:7.3f} s", flush=True)
+
+
+def used():
+    """Seconds of user and system time of this process and of its children."""
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in both)
 
 
 # --------------------------------------------------------------------------------- filling

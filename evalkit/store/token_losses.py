@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -33,16 +35,22 @@ def read_token_losses(
     session: Session, score_ids: Sequence[int]
 ) -> dict[int, tuple[TokenLosses, ...]]:
     """The token losses of those scores that have any, by score id."""
+    row = tables.TokenLossRow
+    query = sa.select(
+        row.score_id, row.unit, sa.cast(row.tokens, sa.Text), row.losses, row.top_tokens,
+        row.top_probabilities,
+    ).where(row.score_id.in_(score_ids)).order_by(row.position)  # fmt: skip
+    # All variants score the same tokens: equal texts are parsed once, and are one object.
+    read = functools.cache(lambda text: tuple(json.loads(text)))
     found: dict[int, list[TokenLosses]] = defaultdict(list)
-    query = sa.select(tables.TokenLossRow).where(tables.TokenLossRow.score_id.in_(score_ids))
-    for row in session.scalars(query.order_by(tables.TokenLossRow.position)):
-        found[row.score_id].append(
+    for score_id, unit, tokens, losses, top_tokens, probabilities in session.execute(query):
+        found[score_id].append(
             TokenLosses(
-                row.unit,
-                tuple(row.tokens),
-                unpack_float32(row.losses),
-                tuple(unpack_json(row.top_tokens)) if row.top_tokens else (),
-                unpack_float32(row.top_probabilities or b""),
+                unit,
+                read(tokens),
+                unpack_float32(losses),
+                tuple(unpack_json(top_tokens)) if top_tokens else (),
+                unpack_float32(probabilities or b""),
             )
         )
     return {score_id: tuple(parts) for score_id, parts in found.items()}

@@ -9,6 +9,7 @@ can write to this folder can write the pages too, so what lies there is trusted 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,14 +22,13 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from evalkit.machine import package_versions
 from evalkit.report.html.charts import NARROW, WIDE
 from evalkit.report.whole_files import write_whole
 
 DRAWN = ".drawn"
 """The folder of kept pictures, in the folder of the pages."""
 _WIDTHS = {"wide": WIDE, "narrow": NARROW}
-_LIBRARIES = ("evalkit-lm", "altair", "vl-convert-python")
+_LIBRARIES = ("altair", "vl-convert-python")
 
 Picture = dict[str, Markup]
 """One chart in both widths: `wide` and `narrow`."""
@@ -84,7 +84,8 @@ def _plain(value: object) -> Any:
 @cache
 def _made_by() -> str:
     """What draws: the libraries, and the code of this room and of the words in its pictures."""
-    digest = hashlib.sha256(repr(package_versions(_LIBRARIES)).encode())
+    versions = [importlib.metadata.version(name) for name in _LIBRARIES]
+    digest = hashlib.sha256(repr(versions).encode())
     for room in ("evalkit.report", "evalkit.report.html"):
         code = [each for each in files(room).iterdir() if each.name.endswith(".py")]
         for each in sorted(code, key=lambda file: file.name):
