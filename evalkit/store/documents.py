@@ -25,8 +25,10 @@ SCORE_PARTS: Final[tuple[type[Any], ...]] = (
     tables.SurvivalModules,
 )
 """What hangs on a score, by `score_id`."""
-_OWN: Final = {"id", "run_id", "variant_id", "score_id", "job_id", "sample_set_id"}
-"""Columns whose values mean nothing in another store; a run's own id does."""
+_OWN: Final = {
+    "id", "run_id", "variant_id", "score_id", "job_id", "sample_set_id", "family", "seed",
+}  # fmt: skip
+"""Columns whose values mean nothing in another store, or say again what is in a job's facts."""
 
 
 def scores_of(session: Session, run_id: str) -> list[tables.ScoreRow]:

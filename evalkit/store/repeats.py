@@ -128,9 +128,14 @@ def write_training(
     row = write_job(session, run_id, job)
     row.reuse_key = reuse_key
     row.content_digest = content_digest
-    is_there = content_digest is not None and job.status in ("done", "reused")
-    row.family = job.facts.get(FAMILY) if is_there else None
-    row.seed = job.facts.get(SEED) if is_there else None
+    note_family(row)
+
+
+def note_family(row: tables.Job) -> None:
+    """Fills a job's columns `family` and `seed` from its facts, or empties them."""
+    is_there = row.content_digest is not None and row.status in ("done", "reused")
+    row.family = row.facts.get(FAMILY) if is_there else None
+    row.seed = row.facts.get(SEED) if is_there else None
 
 
 def find_draws(session: Session, family: str) -> tuple[StoredDraw, ...]:

@@ -23,6 +23,7 @@ from evalkit.store.documents import (
     scores_of,
 )
 from evalkit.store.reading import read_run, resolve_run
+from evalkit.store.repeats import note_family
 from evalkit.store.run_files import (
     AddDocument,
     Document,
@@ -228,6 +229,8 @@ class _Importing:
         session.add(row_of(tables.Run, own, id=run_id))
         session.flush()
         jobs = [row_of(tables.Job, job, run_id=run_id) for job in body["jobs"]]
+        for job in jobs:
+            note_family(job)
         for row in (
             *jobs,
             *(row_of(tables.VerdictRow, v, run_id=run_id) for v in body["verdicts"]),
