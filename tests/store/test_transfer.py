@@ -225,7 +225,7 @@ def test_a_file_of_a_newer_evalkit_is_refused(file, source, change, message) -> 
         import_runs(source, file)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", gzip.compress(b'["other", {}]\n')])
+@pytest.mark.parametrize("content", [b"", b"{}", gzip.compress(b'["other", {}]\n', mtime=0)])
 def test_what_is_no_such_file_is_refused(source, tmp_path, content) -> None:
     file = tmp_path / "x.jsonl.gz"
     file.write_bytes(content)
