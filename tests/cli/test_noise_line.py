@@ -78,8 +78,8 @@ def rough_batches(monkeypatch, shift):
 
     real = perplexity.score_windows
 
-    def planted(model, windows, *, batch_tokens, longest_last):
-        scored = real(model, windows, batch_tokens=batch_tokens, longest_last=longest_last)
+    def planted(model, windows, *, longest_last, **others):
+        scored = real(model, windows, longest_last=longest_last, **others)
         for index, found in scored:
             yield index, replace(found, losses=found.losses + (shift if longest_last else 0.0))
 

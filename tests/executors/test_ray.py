@@ -134,8 +134,14 @@ class Disturbing(Silent):
         begun = {job for job, _ in self.told}
         if self._disturb is not None and begun >= {f"score {name}" for name in ATTACHING}:
             disturb, self._disturb = self._disturb, None
-            with self._held:
+            try:
                 disturb()
+            except KeyboardInterrupt:
+                self._held.close()
+                raise
+        if self.lost:
+            # Not before: a worker whose node is gone could still send the result that it has.
+            self._held.close()
 
     @property
     def lost(self):

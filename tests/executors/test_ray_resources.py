@@ -48,11 +48,11 @@ def test_gpus_are_those_that_the_suite_spreads_a_model_over(score, context, gpus
 def test_a_cpu_task_takes_the_drivers_threads_and_its_estimated_memory(plan, score):
     need = needed(score, 3, NODES)
     assert need["CPU"] == 3
-    assert 0.9e9 < need["memory"] < 2e9
+    assert 0.6e9 < need["memory"] < 2e9
     # Ray would keep what asks for more than any node has for ever.
     assert needed(score, 3, [{"CPU": 8.0, "memory": 1e6}])["memory"] == 1e6
     training = train_task(plan, plan.training[0], score.context, again=False)
-    assert needed(training, 3, NODES)["memory"] > 0.9e9
+    assert needed(training, 3, NODES)["memory"] > 0.6e9
 
 
 def test_there_is_room_while_the_cluster_has_some_and_one_node_is_large_enough():
