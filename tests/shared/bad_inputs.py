@@ -7,6 +7,7 @@ the page again with `python docs/generate_bad_inputs.py`. Nothing here is import
 from __future__ import annotations
 
 import json
+import sqlite3
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from evalkit.store import Store
+from evalkit.store.tables import VERSION_TABLE
+
 RUN = ("run", "suite.yaml")
+LIST = ("runs", "--db", "runs.db")
 SECRET = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx"
 """No token of anybody's."""
 
@@ -470,10 +475,43 @@ DATA = [
         "(4 exactly, 0 nearly)", 2, leaked),
 ]  # fmt: skip
 
+
+def a_store(change: Callable[[Path], None]) -> Prepare:
+    """Makes a store without runs, and changes its file."""
+
+    def prepare(folder: Path) -> None:
+        Store.open(str(folder / "runs.db")).close()
+        change(folder / "runs.db")
+
+    return prepare
+
+
+def newer(file: Path) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    connection.close()
+
+
+def overwritten(file: Path) -> None:
+    """All pages but the first two, as a bad disk leaves them."""
+    content = file.read_bytes()
+    file.write_bytes(content[:8192] + b"\xff" * (len(content) - 8192))
+
+
+def cut_off(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:8192])
+
+
 STORE = [
     BadInput("a store that is none", "A database that is a text file",
         "this file is no SQLite database", 3,
         files({"runs.db": "these are no tables at all, whatever one may say of them\n" * 99})),
+    BadInput("a store of a newer evalkit", "A store whose schema is newer",
+        "Nothing was changed", 3, a_store(newer), command=LIST),
+    BadInput("a store with lost pages", "A store whose pages were overwritten",
+        "the database is damaged", 3, a_store(overwritten), command=LIST),
+    BadInput("a store cut off", "A store's file, cut off", "the database is damaged", 3,
+        a_store(cut_off), command=LIST),
     BadInput("a store with a password", "A database URL that nobody answers, with a password",
         "***", 3, lambda folder: None,
         command=("runs", "--db", "postgresql+psycopg://me:pass-word-2@127.0.0.1:1/runs"),
