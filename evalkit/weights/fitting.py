@@ -9,9 +9,8 @@ from evalkit.errors import MachineError
 from evalkit.machine import readable_bytes
 from evalkit.suite import LoraSpec
 from evalkit.weight_files import read_json
-from evalkit.weights.adapters import meta_model
 from evalkit.weights.loading import converted_folder
-from evalkit.weights.memory import estimate_bytes, estimate_training_bytes, model_sizes
+from evalkit.weights.memory import estimate_bytes, estimate_training_bytes, sizes_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,8 +144,7 @@ def vocabulary(context: BuildContext) -> int | None:
     folder = _configuration(context)
     if folder is None:
         return None
-    trust = context.trust_remote_code
-    return model_sizes(meta_model(folder, trust_remote_code=trust)).vocabulary
+    return sizes_of(folder, trust_remote_code=context.trust_remote_code).vocabulary
 
 
 def is_measurable(context: BuildContext) -> bool:

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -77,7 +78,7 @@ def estimate_bytes(
     Raises:
         WeightsError: the configuration is of no causal language model.
     """
-    sizes = model_sizes(meta_model(folder, trust_remote_code=trust_remote_code))
+    sizes = sizes_of(folder, trust_remote_code=trust_remote_code)
     peak, stored, dtype = 0, 0, "fp32"
     for index, step in enumerate(path):
         beside = 0
@@ -117,7 +118,7 @@ def estimate_training_bytes(
     Raises:
         WeightsError: the configuration is of no causal language model.
     """
-    sizes = model_sizes(meta_model(folder, trust_remote_code=trust_remote_code))
+    sizes = sizes_of(folder, trust_remote_code=trust_remote_code)
     stored = estimate_bytes(
         folder,
         path,
@@ -136,6 +137,24 @@ def estimate_training_bytes(
     if training.gradient_checkpointing:
         activations = each * (2 * sizes.layers + _LAYER_BYTES)
     return stored + trained * 16 + activations
+
+
+def sizes_of(folder: Path, *, trust_remote_code: bool = False) -> Sizes:
+    """Counts the weights of the model that a folder's configuration describes.
+
+    Once for each configuration: every job asks, and its skeleton takes seconds to build.
+
+    Raises:
+        WeightsError: the configuration is of no causal language model.
+    """
+    file = folder / "config.json"
+    config = file.read_bytes() if file.is_file() else b""
+    return _sizes_by(folder, config, trust_remote_code)
+
+
+@lru_cache(maxsize=8)
+def _sizes_by(folder: Path, config: bytes, trust_remote_code: bool) -> Sizes:
+    return model_sizes(meta_model(folder, trust_remote_code=trust_remote_code))
 
 
 def model_sizes(skeleton: torch.nn.Module) -> Sizes:

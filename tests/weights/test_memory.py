@@ -44,6 +44,25 @@ def test_seven_billion_weights_are_counted_and_none_is_made(large):
     assert sizes.linear == 32 * (4 * 4096**2 + 3 * 4096 * 11008)
 
 
+def test_a_skeleton_is_built_once_for_each_configuration(large, tmp_path, monkeypatch):
+    built = []
+
+    def counted(folder, **options):
+        built.append(folder)
+        return meta_model(folder, **options)
+
+    monkeypatch.setattr(memory, "meta_model", counted)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    config = json.loads((large / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config))
+    sizes = memory.sizes_of(folder)
+    assert memory.sizes_of(folder) == sizes == memory.model_sizes(meta_model(large))
+    assert len(built) == 1
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    assert memory.sizes_of(folder).layers == 1
+
+
 def test_what_seven_billion_weights_need(large):
     gigabytes = {
         name: estimate(large, *steps) / 1e9
