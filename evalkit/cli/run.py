@@ -209,5 +209,7 @@ def _recorded(value: Any) -> Any:
     from evalkit.store import masked as masked_place
 
     if isinstance(value, str | Path):
-        return masked(masked_place(str(value)))
+        text = str(value)
+        # A setting is no place: `tokens=8000` has no secret in it.
+        return masked(masked_place(text) if "://" in text else text)
     return [_recorded(item) for item in value] if isinstance(value, list | tuple) else value

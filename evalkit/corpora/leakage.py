@@ -16,6 +16,7 @@ import os
 import re
 import unicodedata
 import zlib
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,11 @@ def known_overlap(train: Corpus, scored: Corpus, cache: Path) -> Overlap:
         return replace(known, train=train.name, scored=scored.name)
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         found = find_overlap(train, scored)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    aside = note.with_suffix(f".{os.getpid()}.tmp")
-    aside.write_text(json.dumps(found.to_json()), encoding="utf-8")
-    aside.replace(note)
+    with suppress(OSError):  # where it cannot be kept it is found again
+        note.parent.mkdir(parents=True, exist_ok=True)
+        aside = note.with_suffix(f".{os.getpid()}.tmp")
+        aside.write_text(json.dumps(found.to_json()), encoding="utf-8")
+        aside.replace(note)
     return found
 
 

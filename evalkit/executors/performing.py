@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from evalkit.errors import EvalkitError
 from evalkit.executors.findings import adapter_findings, explain, refuse, reload_findings
-from evalkit.executors.sharding import perplexity_parts
 from evalkit.executors.tasks import FOUND, Outcome, Part, ReferenceTask, ScoreTask, Task, TrainTask
 from evalkit.records import DIVERGENCE, SURVIVAL, OnProgress, Progress, Sample, Score
 from evalkit.records.integrity import Finding
 from evalkit.scoring.divergence import DivergencePart
+from evalkit.scoring.perplexity import measure_perplexity_part, score_perplexity
 from evalkit.scoring.windows import WHOLE
 from evalkit.seals import is_unbroken
 from evalkit.weights.memory import PeakMemory, release_memory
 from evalkit.weights.steps import BuiltVariant
 
+_Measured = TypeVar("_Measured")
 _Done = tuple[Mapping[str, Any], Mapping[str, Score], tuple[Sample, ...], Part | None]
 
 
@@ -137,8 +139,9 @@ def _score(task: ScoreTask, on_progress: OnProgress) -> _Done:
         built = build_variant(task.path, task.context, job=task.name, on_progress=on_progress)
         findings = [check_finite_weights(built.model), *adapter_findings(task)]
         refuse(*findings)
-        parts = perplexity_parts(task, built, on_progress) if task.shard != WHOLE else {}
-        scores = {} if task.shard != WHOLE else _perplexities(task, built, on_progress)
+        whole, share = task.shard == WHOLE, partial(measure_perplexity_part, shard=task.shard)
+        parts = {} if whole else _perplexities(task, built, on_progress, share)
+        scores = _perplexities(task, built, on_progress, score_perplexity) if whole else {}
         samples = _samples(task, built, on_progress)
         task_scores, notes = _run_tasks(task, built, on_progress)
         scores |= task_scores | _survival(task, built, on_progress)
@@ -154,12 +157,11 @@ def _score(task: ScoreTask, on_progress: OnProgress) -> _Done:
 
 
 def _perplexities(
-    task: ScoreTask, built: BuiltVariant, on_progress: OnProgress
-) -> dict[str, Score]:
-    from evalkit.scoring.perplexity import score_perplexity
-
+    task: ScoreTask, built: BuiltVariant, on_progress: OnProgress, measure: Callable[..., _Measured]
+) -> dict[str, _Measured]:
+    """What `measure` makes of each perplexity, by metric."""
     return {
-        metric: score_perplexity(
+        metric: measure(
             built.model,
             built.tokenizer,
             part.corpus,

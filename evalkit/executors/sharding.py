@@ -10,15 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from evalkit.executors.tasks import Outcome, Part, ScoreTask
-from evalkit.records import DIVERGENCE, OnProgress, Score
+from evalkit.records import DIVERGENCE, Score
 from evalkit.scoring.divergence import join_divergence_parts
-from evalkit.scoring.perplexity import (
-    PerplexityPart,
-    join_perplexity_parts,
-    measure_perplexity_part,
-)
+from evalkit.scoring.perplexity import join_perplexity_parts
 from evalkit.scoring.windows import Shard
-from evalkit.weights.steps import BuiltVariant
 
 
 def split(task: ScoreTask, count: int) -> list[ScoreTask]:
@@ -35,28 +30,6 @@ def split(task: ScoreTask, count: int) -> list[ScoreTask]:
     )
     first = replace(task, shard=Shard(0, count))
     return [first, *(replace(rest, shard=Shard(index, count)) for index in range(1, count))]
-
-
-def perplexity_parts(
-    task: ScoreTask, built: BuiltVariant, on_progress: OnProgress
-) -> dict[str, PerplexityPart]:
-    """Measures a shard's share of a variant's perplexities, by metric."""
-    return {
-        metric: measure_perplexity_part(
-            built.model,
-            built.tokenizer,
-            part.corpus,
-            part.spec,
-            task.shard,
-            metric=metric,
-            max_tokens_per_document=part.max_tokens_per_document,
-            job=task.name,
-            on_progress=on_progress,
-            longest_last=part.longest_last,
-            cache=task.context.cache,
-        )
-        for metric, part in task.perplexities.items()
-    }
 
 
 def join(task: ScoreTask, outcomes: Sequence[Outcome]) -> Outcome:

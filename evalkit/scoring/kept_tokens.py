@@ -59,7 +59,10 @@ def kept_tokens(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{key}.lock")):
-            _write(texts, folder)
+            if not is_unbroken(
+                folder, cache, unsealed=False
+            ):  # another process may have been first
+                _write(texts, folder)
     except (OSError, WeightsError):
         return texts
     return _read(folder, cache, tokenizer) or texts

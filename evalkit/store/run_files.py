@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -101,6 +102,7 @@ def _filled(path: Path, raw: BinaryIO, runs: Sequence[str]) -> Iterator[AddDocum
     with _written(path):
         file.close()
         raw.flush()
+        os.fsync(raw.fileno())
 
 
 @contextmanager

@@ -15,3 +15,8 @@ def test_passwords_in_urls_are_not_recorded() -> None:
 def test_other_values_are_recorded_as_they_are() -> None:
     assert _recorded(True) is True
     assert _recorded(None) is None
+
+
+def test_settings_that_only_sound_like_secrets_are_recorded_as_they_are() -> None:
+    setting = "metrics.perplexity.tokens=8000"
+    assert _recorded([setting]) == [setting]

@@ -10,7 +10,7 @@ import pytest
 
 from evalkit.corpora import corpus_digest
 from evalkit.records import Corpus, Document
-from evalkit.scoring import layout, pairs
+from evalkit.scoring import kept_tokens, layout, pairs
 from evalkit.scoring.kept_tokens import TOKENS
 from evalkit.suite import PerplexitySpec
 
@@ -161,3 +161,24 @@ def test_a_template_that_writes_the_date_is_rendered_each_time(tiny_tokenizer, t
     dated.chat_template = "{{ strftime_now('%Y') }}" + dated.chat_template
     layout.plan_layout(dated, CHAT, spec(), None, tmp_path)
     assert not entries(tmp_path)
+
+
+def test_what_another_process_kept_meanwhile_is_not_written_again(
+    tiny_tokenizer, tmp_path, monkeypatch
+):
+    written, real = [], kept_tokens._write
+
+    def counted(texts, folder):
+        written.append(folder)
+        real(texts, folder)
+
+    def overtaken():
+        kept_tokens.kept_tokens(tiny_tokenizer, PLAIN, "so", make, tmp_path)
+        return make()
+
+    def make():
+        return [layout.tokenize(tiny_tokenizer, text, special=True) for text in TEXTS]
+
+    monkeypatch.setattr(kept_tokens, "_write", counted)
+    kept_tokens.kept_tokens(tiny_tokenizer, PLAIN, "so", overtaken, tmp_path)
+    assert len(written) == 1
