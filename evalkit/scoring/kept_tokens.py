@@ -59,9 +59,8 @@ def kept_tokens(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{key}.lock")):
-            if not is_unbroken(
-                folder, cache, unsealed=False
-            ):  # another process may have been first
+            # Another process may have been first.
+            if not is_unbroken(folder, cache, unsealed=False):
                 _write(texts, folder)
     except (OSError, WeightsError):
         return texts
