@@ -67,7 +67,8 @@ def measure(name: str, folder: Path, adapter: Path, cache: Path, batch_tokens: i
     """Builds and scores a variant twice; the first time warms the libraries up."""
     from evalkit.scoring.perplexity import score_perplexity
     from evalkit.weights import memory
-    from evalkit.weights.steps import BuildContext, build_variant
+    from evalkit.weights.building import BuildContext
+    from evalkit.weights.steps import build_variant
 
     path = paths.normalise(VARIANTS[name], dtype="fp16")
     context = BuildContext(

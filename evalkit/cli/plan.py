@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from evalkit.plan_jobs import ReferenceJob, RepeatJob, ScoreJob
     from evalkit.runner import RunOptions
     from evalkit.store import Store
-    from evalkit.weights.steps import BuildContext
+    from evalkit.weights.building import BuildContext
 
 Row = tuple[str, str, str, str]
 

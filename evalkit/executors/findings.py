@@ -10,7 +10,7 @@ from evalkit.errors import WeightsError
 from evalkit.executors.tasks import ScoreTask
 from evalkit.records import OnProgress
 from evalkit.records.integrity import Finding
-from evalkit.weights.steps import BuiltVariant
+from evalkit.weights.building import BuiltVariant
 
 
 def adapter_findings(task: ScoreTask) -> Iterator[Finding]:

@@ -20,8 +20,8 @@ from evalkit.scoring.divergence import DivergencePart
 from evalkit.scoring.perplexity import measure_perplexity_part, score_perplexity
 from evalkit.scoring.windows import WHOLE
 from evalkit.seals import is_unbroken
+from evalkit.weights.building import BuiltVariant
 from evalkit.weights.memory import PeakMemory, release_memory
-from evalkit.weights.steps import BuiltVariant
 
 _Measured = TypeVar("_Measured")
 _Done = tuple[Mapping[str, Any], Mapping[str, Score], tuple[Sample, ...], Part | None]

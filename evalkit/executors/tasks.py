@@ -15,7 +15,7 @@ from evalkit.scoring.perplexity import PerplexityPart
 from evalkit.scoring.windows import WHOLE, Shard
 from evalkit.suite import AdapterSpec, DivergenceSpec, PerplexitySpec, SamplesSpec, TaskSpec
 from evalkit.tasks.sources import TaskSource
-from evalkit.weights.steps import BuildContext
+from evalkit.weights.building import BuildContext
 
 
 @dataclass(frozen=True)

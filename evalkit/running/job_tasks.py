@@ -16,7 +16,7 @@ from evalkit.plan import FOOTPRINT, SAMPLES, Plan, task_key
 from evalkit.plan_jobs import ScoreJob, TrainJob
 from evalkit.records import SURVIVAL
 from evalkit.sources import trained_adapter_folder
-from evalkit.weights.steps import BuildContext
+from evalkit.weights.building import BuildContext
 
 
 def build_context(plan: Plan, cache: Path, folders: Mapping[str, Path]) -> BuildContext:

@@ -37,7 +37,7 @@ from evalkit.sources import (
     trained_adapter_folder,
 )
 from evalkit.store import FAMILY, SEED, Store, VariantResult
-from evalkit.weights.steps import BuildContext
+from evalkit.weights.building import BuildContext
 
 
 class JobDriver:

@@ -9,7 +9,7 @@ from pathlib import Path
 from evalkit.executors.tasks import DivergenceTask, ReferenceTask
 from evalkit.plan import Plan
 from evalkit.plan_jobs import ReferenceJob
-from evalkit.weights.steps import BuildContext
+from evalkit.weights.building import BuildContext
 
 
 class ReferenceKeeper:

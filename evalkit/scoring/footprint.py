@@ -16,10 +16,10 @@ from evalkit.scoring.pairs import greedy_answer, reads_pairs
 from evalkit.scoring.samples import greedy_tokens
 from evalkit.weights import quantization
 from evalkit.weights.adapters import meta_model
+from evalkit.weights.building import BuildContext, BuiltVariant
 from evalkit.weights.checkpoint import checkpoint_headers, read_headers
 from evalkit.weights.memory import PeakMemory
 from evalkit.weights.reload import probe_ids, probe_losses
-from evalkit.weights.steps import BuildContext, BuiltVariant
 from evalkit.weights.torchao import inner_tensors
 
 if TYPE_CHECKING:

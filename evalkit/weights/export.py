@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from evalkit.errors import WeightsError
 from evalkit.weights import loading, quantization
 from evalkit.weights.adapters import attach_adapter, pooled_group_size, read_adapter_config
+from evalkit.weights.building import BuiltVariant
 from evalkit.weights.folders import written_aside
 from evalkit.weights.group4 import is_group4
 from evalkit.weights.stacked import stack_adapters
-from evalkit.weights.steps import BuiltVariant
 
 if TYPE_CHECKING:
     from peft import PeftModel

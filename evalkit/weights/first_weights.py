@@ -14,10 +14,11 @@ from evalkit.errors import TrainingError
 from evalkit.records import OnProgress
 from evalkit.suite import AdapterSpec
 from evalkit.weight_files import read_json
+from evalkit.weights.building import BuildContext
 from evalkit.weights.initial import KEY, grid_of, words_of
 from evalkit.weights.quantization import layer_weight, quantized_layers
 from evalkit.weights.residual import matrix_of, pissa_base, read_factors, top_factors
-from evalkit.weights.steps import BuildContext, build_variant
+from evalkit.weights.steps import build_variant
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from evalkit.machine import Machine
     from evalkit.suite import AdapterSpec, Suite
-    from evalkit.weights.steps import BuildContext
+    from evalkit.weights.building import BuildContext
 
 
 def check_variant_fits(

@@ -22,7 +22,7 @@ from evalkit.weight_files import read_json
 from evalkit.weights.residual import residual_base
 
 if TYPE_CHECKING:
-    from evalkit.weights.steps import BuildContext
+    from evalkit.weights.building import BuildContext
 
 KEY = "evalkit_init"
 """What adapter_config.json says such an adapter needs: part of the adapter's digest."""

@@ -19,8 +19,8 @@ from evalkit.errors import WeightsError
 from evalkit.records import SURVIVAL, OnProgress, Progress, Score
 from evalkit.records.integrity import ModuleSurvival, Survival
 from evalkit.weights import layer_weights, quantization
+from evalkit.weights.building import BuildContext, BuiltVariant
 from evalkit.weights.reference import ReferenceLayer, StreamedReference
-from evalkit.weights.steps import BuildContext, BuiltVariant
 
 if TYPE_CHECKING:
     import torch

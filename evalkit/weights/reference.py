@@ -13,9 +13,9 @@ from evalkit.errors import WeightsError
 from evalkit.weights import layer_weights, quantization
 from evalkit.weights.adapter_delta import AdapterDelta
 from evalkit.weights.adapters import meta_model
+from evalkit.weights.building import BuildContext
 from evalkit.weights.layer_weights import FolderTensors
 from evalkit.weights.loading import effective_dtype, torch_dtype
-from evalkit.weights.steps import BuildContext
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,8 +16,8 @@ from evalkit.records import Float64s, OnProgress, Progress
 from evalkit.records.integrity import Finding
 from evalkit.weights import loading, quantization
 from evalkit.weights.adapters import attach_adapter
+from evalkit.weights.building import BuildContext, BuiltVariant
 from evalkit.weights.folders import written_aside
-from evalkit.weights.steps import BuildContext, BuiltVariant
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

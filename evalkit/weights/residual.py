@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from evalkit.suite import LoraSpec
-    from evalkit.weights.steps import BuildContext
+    from evalkit.weights.building import BuildContext
 
 _REVISION = 1
 """Part of a residual's name: raised when the same request yields other weights."""

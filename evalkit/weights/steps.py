@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from evalkit import paths
 from evalkit.errors import WeightsError
 from evalkit.records import OnProgress, Progress
-from evalkit.sources import WeightsSource
 from evalkit.weights import loading, quantization
 from evalkit.weights.adapters import attach_adapter, check_adapter
+from evalkit.weights.building import BuildContext, BuiltVariant
 from evalkit.weights.folders import written_aside
 from evalkit.weights.group4 import is_group4
 from evalkit.weights.heap import trim_after_each_layer
@@ -27,39 +27,7 @@ from evalkit.weights.memory import release_memory
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class BuildContext:
-    """What building needs besides the path. Plain data: it goes to worker processes."""
-
-    base: WeightsSource
-    adapters: Mapping[str, Path]
-    """Folder of each adapter, by the suite's name for it."""
-    full: frozenset[str]
-    """Those of them that are whole fine-tuned models."""
-    cache: Path
-    device: Literal["cpu", "cuda"]
-    device_map: str | None
-    effective_dtypes: Mapping[str, str]
-    """What a path's dtype is really computed in here: {"fp16": "bf16", ...}."""
-    trust_remote_code: bool = False
-    gpus: int | None = None
-    """Over how many `device_map` spreads the model; None for all that the process sees."""
-
-
-@dataclass
-class BuiltVariant:
-    """A model at the end of its path, in eval mode, with what there is to say about it."""
-
-    model: PreTrainedModel | PeftModel
-    tokenizer: PreTrainedTokenizerBase
-    facts: dict[str, Any]
-    folder: Path
-    """The base weights that the path started from."""
-    attached: tuple[Path, ...] = ()
-    """Folders of the adapters that are on top and not merged."""
+    from transformers import PreTrainedModel
 
 
 @dataclass

@@ -19,12 +19,13 @@ from evalkit.records import Corpus, OnProgress, Progress
 from evalkit.suite import AdapterSpec, LoraSpec, TrainingSpec
 from evalkit.weights import loading, quantization
 from evalkit.weights.adapters import check_finite
+from evalkit.weights.building import BuildContext, BuiltVariant
 from evalkit.weights.checkpoint import stored_dtype
 from evalkit.weights.first_weights import first_weights
 from evalkit.weights.folders import is_disk_full, written_aside
 from evalkit.weights.memory import PeakMemory
 from evalkit.weights.qalora import check_pooled
-from evalkit.weights.steps import BuildContext, BuiltVariant, build_variant
+from evalkit.weights.steps import build_variant
 from evalkit.weights.training_checkpoints import last_whole_checkpoint, sealing
 from evalkit.weights.training_config import lora_config, sft_config
 from evalkit.weights.training_data import training_dataset

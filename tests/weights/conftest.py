@@ -12,7 +12,8 @@ from evalkit import paths
 from evalkit.records import Corpus, Document, Progress
 from evalkit.sources import WeightsSource
 from evalkit.suite import AdapterSpec, LoraSpec, TrainingSpec
-from evalkit.weights.steps import BuildContext, BuiltVariant, build_variant
+from evalkit.weights.building import BuildContext, BuiltVariant
+from evalkit.weights.steps import build_variant
 
 IDS = [0, 17, 40, 99, 5, 210, 33, 64, 301, 12, 77, 150]
 SENTENCES = (

@@ -1,0 +1,46 @@
+"""What a variant is built with, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from evalkit.sources import WeightsSource
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """What building needs besides the path. Plain data: it goes to worker processes."""
+
+    base: WeightsSource
+    adapters: Mapping[str, Path]
+    """Folder of each adapter, by the suite's name for it."""
+    full: frozenset[str]
+    """Those of them that are whole fine-tuned models."""
+    cache: Path
+    device: Literal["cpu", "cuda"]
+    device_map: str | None
+    effective_dtypes: Mapping[str, str]
+    """What a path's dtype is really computed in here: {"fp16": "bf16", ...}."""
+    trust_remote_code: bool = False
+    gpus: int | None = None
+    """Over how many `device_map` spreads the model; None for all that the process sees."""
+
+
+@dataclass
+class BuiltVariant:
+    """A model at the end of its path, in eval mode, with what there is to say about it."""
+
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    facts: dict[str, Any]
+    folder: Path
+    """The base weights that the path started from."""
+    attached: tuple[Path, ...] = ()
+    """Folders of the adapters that are on top and not merged."""
