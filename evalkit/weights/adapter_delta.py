@@ -29,6 +29,7 @@ class AdapterDelta:
 
     def __init__(self, folder: Path, skeleton: torch.nn.Module) -> None:
         from peft import PeftConfig, inject_adapter_in_model
+        from safetensors import safe_open
 
         self._folder = folder
         with quiet_libraries():
@@ -36,6 +37,8 @@ class AdapterDelta:
         config.init_lora_weights = False  # nothing to initialise from, and it would be overwritten
         config.modules_to_save = None
         self._tensors = tensors_by_module(folder / "adapter_model.safetensors")
+        # Open as long as this lives: opening it reads the names of all its tensors.
+        self._file: Any = safe_open(folder / "adapter_model.safetensors", framework="pt")
         self._wrapped = copy.deepcopy(skeleton)
         if getattr(config, "use_qalora", False):
             self._pool(config)
@@ -83,13 +86,10 @@ class AdapterDelta:
 
     def _fill(self, layer: Any, name: str, device: torch.device) -> None:
         """Puts the adapter's numbers into one layer."""
-        from safetensors import safe_open
-
-        state = {}
-        with safe_open(self._folder / "adapter_model.safetensors", framework="pt") as tensors:
-            for part, stored in self._tensors[name].items():
-                values = tensors.get_tensor(stored).float().to(device)
-                state[_parameter_of(part)] = values
+        state = {
+            _parameter_of(part): self._file.get_tensor(stored).float().to(device)
+            for part, stored in self._tensors[name].items()
+        }
         unknown = layer.load_state_dict(state, strict=False, assign=True).unexpected_keys
         if unknown:
             raise WeightsError(f"{self._folder}: peft's layer for {name} has no {unknown[0]}")

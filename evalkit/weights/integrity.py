@@ -25,8 +25,8 @@ from evalkit.weights.reference import ReferenceLayer, StreamedReference
 if TYPE_CHECKING:
     import torch
 
-_PIECE = 2**22
-"""Elements that are taken to float64 at once: 32 MiB a tensor."""
+_PIECE, _PIECE_ON_CPU = 2**22, 2**15
+"""Elements that are taken to float64 at once: on a CPU no more than its caches hold."""
 
 
 def measure_survival(
@@ -59,7 +59,7 @@ def measure_survival(
         return None
     quantization.refuse_repacked(built.model, "measure survival")
     started = time.perf_counter()
-    reference = StreamedReference(path, context, built.folder)
+    reference = StreamedReference(path, context, built.folder, built.quantized)
     parts = []
     for number, name in enumerate(reference.modules):
         on_progress(Progress(job, SURVIVAL, number, len(reference.modules)))
@@ -138,7 +138,8 @@ def _sums(final: torch.Tensor, expected: ReferenceLayer) -> tuple[float, float, 
     """⟨happened, wanted⟩, ‖wanted‖², ‖happened − wanted‖², ‖W‖², summed in float64."""
     import torch
 
-    rows = max(1, _PIECE // max(1, final.shape[-1]))
+    piece = _PIECE_ON_CPU if final.device.type == "cpu" else _PIECE
+    rows = max(1, piece // max(1, final.shape[-1]))
     totals = np.zeros(4)
     tensors = (final, expected.weight, expected.wanted)
     for piece in zip(*(torch.split(tensor, rows) for tensor in tensors), strict=True):

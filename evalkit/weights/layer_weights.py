@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class FolderTensors:
     """The tensors of a checkpoint's folder by name, each read when it is asked for.
 
+    Files stay open as long as the object lives: opening one reads the names of all its tensors.
+
     Args:
         folder: safetensors files, with an index where there are several.
         prefix: of the base model in the names ("transformer"), which old checkpoints leave out.
@@ -31,6 +33,7 @@ class FolderTensors:
         self._folder = folder
         self._prefix = f"{prefix}." if prefix else ""
         self._files = _file_of_each_tensor(folder)
+        self._opened: dict[Path, Any] = {}
 
     def read(self, name: str) -> torch.Tensor:
         """Reads a tensor as it is stored, on the CPU.
@@ -43,9 +46,16 @@ class FolderTensors:
         stored = self._stored_name(name)
         if stored is None:
             raise WeightsError(f"{self._folder}: holds no tensor {name}")
-        with safe_open(self._files[stored], framework="pt") as tensors:
-            tensor: torch.Tensor = tensors.get_tensor(stored)
+        file = self._files[stored]
+        if file not in self._opened:
+            self._opened[file] = safe_open(file, framework="pt")
+        tensor: torch.Tensor = self._opened[file].get_tensor(stored)
         return tensor
+
+    def read_below(self, name: str) -> dict[str, torch.Tensor]:
+        """Reads the tensors whose names go on after this one and a dot, by their whole names."""
+        start = f"{self._stored_name(name)}."
+        return {stored: self.read(stored) for stored in self._files if stored.startswith(start)}
 
     def __contains__(self, name: str) -> bool:
         return self._stored_name(name) is not None
@@ -134,6 +144,26 @@ def quantize_weight(weight: torch.Tensor, step: Quantize) -> Any:
         weight, requires_grad=False, compress_statistics=step.double_quant, quant_type=step.type
     )
     return SimpleNamespace(weight=parameter.to(weight.device))
+
+
+def read_quantized(tensors: FolderTensors, name: str, device: torch.device) -> Any:
+    """One module's weight out of a checkpoint that transformers saved in bitsandbytes' 4 bits.
+
+    Args:
+        tensors: the checkpoint.
+        name: the module's.
+        device: where the weight is to lie.
+
+    Returns:
+        What `quantize_weight` gave when the checkpoint was made.
+    """
+    import bitsandbytes as bnb
+
+    weight = f"{name}.weight"
+    parameter = bnb.nn.Params4bit.from_prequantized(
+        tensors.read(weight), tensors.read_below(weight), device=device
+    )
+    return SimpleNamespace(weight=parameter)
 
 
 def plain_layer(weight: torch.Tensor) -> torch.nn.Linear:

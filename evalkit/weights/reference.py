@@ -46,12 +46,16 @@ class StreamedReference:
         context: what the variant was built with.
         folder: the base weights that the variant started from; a whole fine-tuned model on the
             path takes their place.
+        quantized: their kept checkpoint in 4 bits, where the variant started from that: what is
+            read there need not be quantised again.
 
     Raises:
         WeightsError: the files do not name a weight that an adapter targets as the model does.
     """
 
-    def __init__(self, path: paths.Path, context: BuildContext, folder: Path) -> None:
+    def __init__(
+        self, path: paths.Path, context: BuildContext, folder: Path, quantized: Path | None = None
+    ) -> None:
         self._path = path
         self._context = context
         self._folder = folder
@@ -59,7 +63,9 @@ class StreamedReference:
         self._skeleton = skeleton
         attached = [step.adapter for step in path if isinstance(step, paths.Attach)]
         start = next((context.adapters[name] for name in attached if name in context.full), folder)
-        self._tensors = FolderTensors(start, prefix=getattr(skeleton, "base_model_prefix", ""))
+        prefix = getattr(skeleton, "base_model_prefix", "")
+        self._tensors = FolderTensors(start, prefix=prefix)
+        self._kept = None if quantized is None else FolderTensors(quantized, prefix=prefix)
         self._deltas = {
             name: AdapterDelta(context.adapters[name], skeleton)
             for name in attached
@@ -85,7 +91,7 @@ class StreamedReference:
                 state.weight = state.weight.to(self._dtype(step.dtype))
             elif isinstance(step, paths.Quantize):
                 if name in self._quantized[index]:
-                    state.stored = layer_weights.quantize_weight(state.weight, step)
+                    state.store(self._quantize(name, index, step, state.weight))
             elif isinstance(step, paths.Dequantize):
                 state.expand(self._dtype(step.dtype))
             elif isinstance(step, paths.Merge):
@@ -93,6 +99,12 @@ class StreamedReference:
             elif step.adapter in self._deltas and name in self._deltas[step.adapter].modules:
                 state.attach(self._deltas[step.adapter].delta(name, state.before_adapter()))
         return state.finish()
+
+    def _quantize(self, name: str, index: int, step: paths.Quantize, weight: torch.Tensor) -> Any:
+        """Stores a weight as the path's step of this index did."""
+        if index == 1 and self._kept is not None and step.group_size is None:
+            return layer_weights.read_quantized(self._kept, name, weight.device)
+        return layer_weights.quantize_weight(weight, step)
 
     def _read(self, name: str, device: torch.device) -> torch.Tensor:
         stored = self._tensors.read(f"{name}.weight").to(device)
@@ -115,10 +127,16 @@ class _Walk:
     attached: torch.Tensor | None = None
     wanted: torch.Tensor | None = None
 
+    _expanded: torch.Tensor | None = None
+    """`stored` in float32, once it was asked for."""
+
+    def store(self, stored: Any) -> None:
+        self.stored, self._expanded = stored, None
+
     def expand(self, dtype: torch.dtype) -> None:
         if self.stored is not None:
             self.weight = quantization.layer_weight(self.stored)
-        self.weight, self.stored = self.weight.to(dtype), None
+        self.weight, self.stored, self._expanded = self.weight.to(dtype), None, None
 
     def before_adapter(self) -> torch.Tensor:
         values = self._values()
@@ -140,5 +158,7 @@ class _Walk:
 
     def _values(self) -> torch.Tensor:
         if self.stored is not None:
-            return layer_weights.expanded(self.stored)
+            if self._expanded is None:
+                self._expanded = layer_weights.expanded(self.stored)
+            return self._expanded
         return self.weight.float()
