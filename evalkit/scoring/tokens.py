@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ PROBE = (
     "Привет, мир! こんにちは世界 你好 \U0001f600\u200d\U0001f680 مرحبا <|im_start|> </s> [INST]"
 )
 """Text on which tokenizers that cut differently do so."""
+
+_DIGESTS: WeakKeyDictionary[Any, tuple[object, str]] = WeakKeyDictionary()
+"""The digest of each tokenizer that is in use, and what it was in when that was taken."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,10 +211,16 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
     The whole vocabulary, the special tokens, and what becomes of a text full of hard cases.
     """
-    content = {
-        "vocabulary": sorted(tokenizer.get_vocab().items()),
+    rest = {
         "bos": tokenizer.bos_token_id,
         "eos": tokenizer.eos_token_id,
         "probe": list(tokenizer(PROBE)["input_ids"]),
     }
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    # Every score asks, and a vocabulary takes a tenth of a second.
+    state = (len(tokenizer), rest)
+    known = _DIGESTS.get(tokenizer)
+    if known is None or known[0] != state:
+        content = {"vocabulary": sorted(tokenizer.get_vocab().items()), **rest}
+        known = state, hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        _DIGESTS[tokenizer] = known
+    return known[1]

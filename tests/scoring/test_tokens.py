@@ -155,6 +155,7 @@ def test_the_digest_is_of_what_a_tokenizer_does(
     from transformers import AutoTokenizer
 
     digest = tokenizer_digest(tiny_tokenizer)
+    assert tokenizer_digest(tiny_tokenizer) == digest, "asked again"
     reloaded = AutoTokenizer.from_pretrained(tiny_folder)
     reloaded(["a", "bb"], padding="max_length", max_length=4, truncation=True)
     assert tokenizer_digest(reloaded) == digest
