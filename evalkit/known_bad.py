@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from evalkit.machine import package_versions
-
 SWITCH = "has_avx512bf16"
 """What bitsandbytes asks before it repacks 4-bit weights in place."""
 
@@ -57,6 +55,8 @@ KNOWN_BAD = (
 
 def known_bad() -> Iterator[tuple[str, Literal["note", "bad"], str]]:
     """Subject, level and sentence of everything installed here that is known to go wrong."""
+    from evalkit.machine import package_versions  # every command imports this module
+
     versions = package_versions(tuple(entry.package for entry in KNOWN_BAD))
     for entry in KNOWN_BAD:
         version = versions[entry.package]

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 import platformdirs
-import psutil
 
 Device = Literal["cpu", "cuda"]
 
@@ -54,6 +53,8 @@ def detect_machine() -> Machine:
 
     CUDA counts only where an NVIDIA driver answers and the installed torch is built for it.
     """
+    import psutil
+
     gpu = _query_gpu() if _torch_has_cuda() else None
     if gpu is not None:
         return gpu

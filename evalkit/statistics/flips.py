@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from evalkit.records import Score
 from evalkit.statistics.answers import answers_digest
@@ -67,6 +66,8 @@ def flips(score: Score, reference: Score) -> Flips | None:
     gained, lost = (risen, fallen) if score.higher_is_better else (fallen, risen)
     if gained + lost == 0:
         return Flips(0, 0, 1.0)
+    from scipy import special  # a quarter of a second, and most pages show no flips
+
     # A fair coin's two tails are alike. (scipy.stats has the test, and takes long to import.)
     tail = float(special.bdtr(min(gained, lost), gained + lost, 0.5))
     return Flips(gained, lost, min(1.0, 2 * tail))
