@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from crashes import Killed, Point, Points, copied, power_off, put_back
 from small_run import VARIANTS, numbers, small_run, write_suite
 
+from evalkit.errors import StoreError
 from evalkit.store import Store
 
 INPUTS = ("suite.yaml", "data.jsonl")
@@ -121,6 +123,32 @@ def test_a_crash_that_cleans_up_on_its_way_out_loses_nothing(watched, tmp_path, 
         record, _ = small_run(folder)
         assert record.exit_code == 0
         assert numbers(record) == expected
+
+
+def test_a_disk_that_is_full_at_a_commit_loses_nothing(watched):
+    """The kernel itself refuses to let SQLite's log grow, in the middle of the commit."""
+    folder, images, found, expected = watched
+    commits = [point.number for point in found if point.what == "before commit"]
+    assert len(commits) >= 8
+    free = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for last in (commits[1], commits[len(commits) // 2], commits[-1]):
+        put_back(images / "kill-1", folder)
+
+        def fill(point: Point, last: int = last) -> None:
+            if point.number == last:
+                size = (folder / "runs.db-wal").stat().st_size
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size, free[1]))
+
+        try:
+            with (
+                pytest.MonkeyPatch.context() as patch,
+                Points(fill, folder).watched(patch),
+                pytest.raises(StoreError, match=r"runs\.db: .*disk"),
+            ):
+                small_run(folder)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, free)
+        goes_on(folder, expected)
 
 
 # ----------------------------------------------------------------------------- cold, and broken
