@@ -39,6 +39,18 @@ CHAT_TEMPLATE = (
 )
 
 
+@pytest.fixture(autouse=True)
+def cheap_collections(request: pytest.FixtureRequest) -> None:
+    """What libraries brought along is not looked through for garbage at every step of every path.
+
+    Tests on the real model are left out: what is in memory by then would never be given back.
+    """
+    if request.node.get_closest_marker("real") is None:
+        from evalkit.weights.memory import spare_libraries
+
+        spare_libraries()
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE of 320 tokens: <s> 0, </s> 1, <pad> 2; adds no BOS by itself."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import resource
 import signal
 import subprocess
@@ -17,19 +16,6 @@ from evalkit.errors import StoreError
 from evalkit.store import Store
 
 INPUTS = ("suite.yaml", "data.jsonl")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cheap_collections():
-    """The libraries' million objects are looked through after every job: once is enough."""
-    import bitsandbytes  # noqa: F401
-    import peft  # noqa: F401
-    import trl  # noqa: F401
-
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +36,6 @@ def watched(tmp_path_factory, tiny_folder):
     with pytest.MonkeyPatch.context() as patch, points.watched(patch):
         record, jobs = small_run(folder)
     assert set(jobs.values()) == {"done"}
-    gc.collect()
-    gc.freeze()  # what was imported on the way
     return folder, images, found, numbers(record)
 
 

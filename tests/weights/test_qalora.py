@@ -55,7 +55,7 @@ def test_the_merge_is_exact_and_leaves_the_codes(trained):
     before = mean_nll(attached.model, IDS)
     assert abs(before - mean_nll(base.model, IDS)) > 0.1
     merged = trained.build(GROUP4, ATTACH, "merge")
-    assert mean_nll(merged.model, IDS) == pytest.approx(before, abs=1e-6)
+    assert mean_nll(merged.model, IDS) == pytest.approx(before, abs=1e-5)
     codes = codes_of(base.model)
     assert all(torch.equal(kept, codes[name]) for name, kept in codes_of(merged.model).items())
     assert not torch.equal(
@@ -92,7 +92,7 @@ def test_merged_weights_survive_saving_and_loading(trained, tmp_path):
     again = load_model(tmp_path / "kept", dtype=torch.float32, device_map={"": "cpu"})
     assert torch.equal(trained.logits_of(again), expected)
     attached = mean_nll(trained.build(GROUP4, ATTACH).model, IDS)
-    assert mean_nll(again, IDS) == pytest.approx(attached, abs=1e-6)
+    assert mean_nll(again, IDS) == pytest.approx(attached, abs=1e-5)
     codes = codes_of(trained.build(GROUP4).model)
     assert codes_of(again).keys() == codes.keys()
     assert all(torch.equal(kept, codes[name]) for name, kept in codes_of(again).items())
@@ -126,7 +126,7 @@ def test_hqq_weights_take_it_exactly_too(bench, tmp_path):
     base, attached = bench.build(hqq), mean_nll(bench.build(hqq, ATTACH).model, IDS)
     assert abs(attached - mean_nll(base.model, IDS)) > 0.05
     merged = bench.build(hqq, ATTACH, "merge").model
-    assert mean_nll(merged, IDS) == pytest.approx(attached, abs=1e-6)
+    assert mean_nll(merged, IDS) == pytest.approx(attached, abs=1e-5)
     codes = codes_of(base.model)
     assert all(torch.equal(kept, codes[name]) for name, kept in codes_of(merged).items())
 
