@@ -7,9 +7,13 @@ each time: 8 variants of 100 documents in clusters, 4 metrics with a value for e
 tokens of 64 documents (a suite's default) for the token view, a training, 4 gates. The numbers are
 made up; none is shared between runs, which is the worst case. The last run is taken up again by
 one more, as a rerun does.
+
+Then the same runs go into a PostgreSQL server of this machine, on a socket and with its own default
+settings, and the same calls are timed on both stores in turn.
 """
 
 import functools
+import itertools
 import os
 import resource
 import statistics
@@ -21,6 +25,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "shared"))
+from postgres import Server, newest_binaries
 
 from evalkit.records import Budget, Gate, JobRecord, Score, TokenLosses, Verdict
 from evalkit.report.comparing.comparison import compare_sides, side_of_run
@@ -42,7 +49,7 @@ DOCUMENTS, CLUSTERS = 100, 80
 SHOWN = int(sys.argv[2]) if len(sys.argv) > 2 else 64
 TOKENS = 400
 """Documents whose tokens are kept, and how many of each."""
-ROUNDS = 5
+ROUNDS, ROUNDS_OF_BOTH = 5, 21
 WORDS = tuple(f" word{index}" for index in range(5000))
 
 
@@ -50,33 +57,96 @@ def main():
     n_runs = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     with tempfile.TemporaryDirectory() as folder:
         place, reports = Path(folder) / "runs.db", Path(folder) / "reports"
-        started = time.perf_counter()
-        with Store.open(str(place)) as store:
-            runs = [add_run(store, index) for index in range(n_runs)]
-        print(f"filled in {time.perf_counter() - started:.0f} s", flush=True)
+        runs = filled(str(place), n_runs)
         size = place.stat().st_size / 1e6
         print(f"{n_runs:,} runs, {len(VARIANTS)} variants, {len(METRICS)} metrics, {DOCUMENTS} "
               f"documents: {size:.1f} MB, {size / n_runs:.3f} MB a run", flush=True)  # fmt: skip
         with Store.open(str(place)) as store:
             in_process(store, runs, reports)
+        on_both(place, runs, Path(folder))
         as_commands(place, runs, reports)
 
 
+def filled(place, n_runs):
+    """Makes a store of so many runs; their ids."""
+    started = time.perf_counter()
+    with Store.open(place) as store:
+        runs = [add_run(store, index) for index in range(n_runs)]
+    print(f"filled in {time.perf_counter() - started:.0f} s", flush=True)
+    return runs
+
+
 def in_process(store, runs, reports):
+    page = functools.partial(draw, store, runs[-1], reports)
+    report("in process", "report, first page", page, 1)
+    for name, call in reading(store, runs, reports).items():
+        report("in process", name, call)
+    report("in process", "rerun: what is stored", lambda: stored_again(store, len(runs) - 1))
+
+
+def reading(store, runs, reports):
+    """What is asked of a store, by name."""
     old, new = runs[0], runs[-1]
-    calls = {
+    return {
         "compare": lambda: compare_sides(
             *(side_of_run(store.load_run(run), None) for run in (old, new)), most_moved=5
         ),
-        "report, page drawn before": lambda: write_report(store.load_run(new), reports),
+        "report, page drawn before": lambda: draw(store, new, reports),
         "runs": store.list_runs,
+    }
+
+
+def draw(store, run, reports):
+    write_report(store.load_run(run), reports)
+
+
+def on_both(place, runs, folder):
+    """Times the same calls on SQLite and on PostgreSQL, a round of each in turn."""
+    binaries = newest_binaries()
+    if binaries is None:
+        print("PostgreSQL: not timed, there is no server from version 15 on", flush=True)
+        return
+    server = Server(binaries, settings={})
+    try:
+        database = server.new_database()
+        url = server.url(database)
+        there = filled(url, len(runs))
+        server.execute("ANALYZE", database=database)  # as its autovacuum would have before long
+        with Store.open(str(place)) as sqlite, Store.open(url) as postgresql:
+            ours = everything(sqlite, runs, folder / "reports")
+            theirs = everything(postgresql, there, folder / "postgresql")
+            for name, call in ours.items():
+                beside(name, call, theirs[name])
+    finally:
+        server.stop()
+
+
+def everything(store, runs, reports):
+    """What is asked of a store and written to it, by name; the page is drawn once before."""
+    draw(store, runs[-1], reports)
+    new = itertools.count(len(runs))
+    return {
+        **reading(store, runs, reports),
+        "a run is stored": lambda: add_run(store, next(new)),
         "rerun: what is stored": lambda: stored_again(store, len(runs) - 1),
     }
-    report(
-        "in process", "report, first page", lambda: write_report(store.load_run(new), reports), 1
-    )
-    for name, call in calls.items():
-        report("in process", name, call)
+
+
+def beside(name, sqlite, postgresql):
+    """Medians of seconds on the clock, and of each round's PostgreSQL as a multiple of SQLite."""
+    pairs = [(seconds(sqlite), seconds(postgresql)) for _ in range(ROUNDS_OF_BOTH)]
+    ours, theirs = (statistics.median(each) for each in zip(*pairs, strict=True))
+    ratios = sorted(theirs / ours for ours, theirs in pairs)
+    middle = ratios[len(ratios) // 4 : -(len(ratios) // 4)]
+    print(f"{name:26} SQLite {ours:7.3f} s   PostgreSQL {theirs:7.3f} s   "
+          f"{statistics.median(ratios):5.2f} times (middle half {middle[0]:.2f} to "
+          f"{middle[-1]:.2f})", flush=True)  # fmt: skip
+
+
+def seconds(call):
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
 
 
 def as_commands(place, runs, reports):

@@ -103,13 +103,17 @@ def _check_place(task: Task, place: Place) -> None:
     """
     here = f"node {os.uname().nodename}"
     mine = machine_facts()
-    for name, theirs in place.machine.items():
-        if mine.get(name) != theirs:
-            raise MachineError(
-                f"{here}: {name} is {mine.get(name)!r}, and where evalkit runs it is {theirs!r}. "
-                "Numbers are kept under the machine and the versions that made them, so all nodes, "
-                "the one that evalkit runs on too, must be alike"
-            )
+    unlike = [
+        f"{name} is {mine.get(name)!r}, and where evalkit runs it is {theirs!r}"
+        for name, theirs in place.machine.items()
+        if mine.get(name) != theirs
+    ]
+    if unlike:
+        raise MachineError(
+            f"{here}: {'; '.join(unlike)}. "
+            "Numbers are kept under the machine and the versions that made them, so all nodes, "
+            "the one that evalkit runs on too, must be alike"
+        )
     try:
         os.chdir(place.folder)
     except OSError as error:
@@ -117,17 +121,19 @@ def _check_place(task: Task, place: Place) -> None:
             f"{here}: the folder {place.folder} that evalkit runs in is not there: "
             "start evalkit in a folder that all nodes share"
         ) from error
+    waited = f"(looked for {place.patience:g} s)"
     if not _appears(place.probe.is_file, place.patience):
         raise MachineError(
-            f"{here}: the cache {task.context.cache} is not the one that evalkit sees: give "
-            "--cache a folder on a file system that all nodes share"
+            f"{here}: the cache {place.probe.parent} is not the one that evalkit sees {waited}: "
+            "give --cache a folder on a file system that all nodes share"
         )
     for folder, digest in place.adapters.items():
         same = partial(_is_adapter, folder, digest, task.context.cache)
         if not _appears(same, place.patience):
+            what = "is not the one that evalkit sees" if folder.is_dir() else "is not there"
             raise MachineError(
-                f"{here}: the adapter in {folder} is not the one that evalkit sees: it must be on "
-                "a file system that all nodes share"
+                f"{here}: the adapter in {folder} {what} {waited}: it must be on a file system "
+                "that all nodes share, and stay as it is while evalkit runs"
             )
 
 

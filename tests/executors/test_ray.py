@@ -1,10 +1,15 @@
 """A run on a real Ray cluster of two nodes on this machine: the numbers are a local run's."""
 
+import fcntl
+import json
 import os
+import shutil
 import signal
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
 
 import psutil
 import pytest
@@ -21,6 +26,8 @@ from evalkit.suite import load_suite
 
 METRICS = "  divergence: {on: texts, reference: nf4, max_length: 64, batch_tokens: 64}\n"
 ATTACHING = ("nf4+adapter", "merged-4bit")
+ALONE = "metrics.divergence=null"
+"""Leaves a variant that waits for no reference."""
 WAIT_SECONDS = 120.0
 
 # Where tests are spread by groups, one cluster for all of these: it takes half a gigabyte.
@@ -98,16 +105,49 @@ def all_numbers(folder, variants=("nf4", *ATTACHING)):
     }
 
 
-def run_there(folder, here, watcher, overrides=(), **options):
+def run_there(folder, here, watcher, overrides=(), *, executor=None, cache=None, **options):
     """Runs the suite of `here` on the cluster, with a store and a cache of its own."""
-    with Store.open(str(folder / "runs.db")) as store, RayExecutor() as executor:
+    with Store.open(str(folder / "runs.db")) as store, executor or RayExecutor() as executor:
         return run_suite(
             load_suite(here / "suite.yaml", overrides=overrides),
-            RunOptions(cache=folder / "cache", **options),
+            RunOptions(cache=cache or folder / "cache", **options),
             store=store,
             executor=executor,
             watcher=watcher,
         )
+
+
+def only_error(record):
+    """What the one variant that was to run failed of."""
+    (job,) = [variant.job for variant in record.variants if variant.job is not None]
+    assert job.status == "failed"
+    return job.error
+
+
+@contextmanager
+def seen_by_this_process_alone(folder):
+    """Another path of a folder, under which no other process has it."""
+    opened = os.open(folder, os.O_RDONLY)
+    high = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 900)
+    try:
+        yield Path(f"/proc/self/fd/{high}")
+    finally:
+        os.close(opened)
+        os.close(high)
+
+
+class Overtaken(RayExecutor):
+    """An adapter's file changes when it has been digested here, and before a worker reads it."""
+
+    def __init__(self, file, **options):
+        super().__init__(**options)
+        self._file = file
+
+    def _place(self, task):
+        place = super()._place(task)
+        config = json.loads(self._file.read_text())
+        self._file.write_text(json.dumps({**config, "lora_alpha": 2 * config["lora_alpha"]}))
+        return place
 
 
 class Disturbing(Silent):
@@ -234,11 +274,9 @@ def test_an_error_of_evalkit_is_told_and_not_tried_again(cluster, here, tmp_path
     watcher = Disturbing(tmp_path, None)
     # Chunks so long that the data fills not one of them.
     windows = ["protocol=chunks", "max_length=2000"]
-    overrides = ["metrics.divergence=null", *(f"metrics.perplexity.{each}" for each in windows)]
+    overrides = [ALONE, *(f"metrics.perplexity.{each}" for each in windows)]
     record = run_there(tmp_path, here, watcher, overrides, only=("nf4",))
-    (job,) = [variant.job for variant in record.variants if variant.job is not None]
-    assert job.status == "failed"
-    assert "chunk" in job.error
+    assert "chunk" in only_error(record)
     assert record.exit_code == 2
     assert watcher.lost == set()
 
@@ -258,14 +296,80 @@ def test_a_node_that_leaves_takes_no_result_with_it(cluster, here, expected_of_t
 
 def test_what_no_node_can_hold_is_refused(cluster, here, tmp_path, monkeypatch):
     monkeypatch.setattr("evalkit.executors.ray_resources.holds", lambda node, need: False)
-    with Store.open(str(tmp_path / "runs.db")) as store, RayExecutor(patience=0.5) as executor:
-        record = run_suite(
-            load_suite(here / "suite.yaml", overrides=["metrics.divergence=null"]),
-            RunOptions(cache=tmp_path / "cache", only=("nf4",)),
-            store=store,
-            executor=executor,
-            watcher=Silent(),
-        )
-    (job,) = [variant.job for variant in record.variants if variant.job is not None]
-    assert f"no node of the Ray cluster has {detect_machine().threads} CPU" in job.error
+    executor = RayExecutor(patience=0.5)
+    record = run_there(tmp_path, here, Silent(), [ALONE], executor=executor, only=("nf4",))
+    expected = f"no node of the Ray cluster has {detect_machine().threads} CPU"
+    assert expected in only_error(record)
+    assert record.exit_code == 4
+
+
+def test_a_node_with_other_packages_is_refused(cluster, here, tmp_path, monkeypatch, capsys):
+    # What this process finds installed, and the nodes, which started before, do not.
+    theirs = {name: version(name) for name in ("trl", "accelerate")}
+    for package in theirs:
+        installed = tmp_path / "packages" / f"{package}-0.0.1.dist-info"
+        installed.mkdir(parents=True)
+        (installed / "METADATA").write_text(f"Name: {package}\nVersion: 0.0.1\n")
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    monkeypatch.chdir(tmp_path)
+    places = ["--db", str(tmp_path / "runs.db"), "--cache", "cache"]
+    asked = ["--only", "nf4", "--set", ALONE, "--executor", "ray"]
+    assert run_command_line(["run", str(here / "suite.yaml"), *places, *asked]) == 4
+    with Store.open(str(tmp_path / "runs.db")) as store:
+        error = only_error(store.load_run())
+    differences = "; ".join(
+        f"{name} is {there!r}, and where evalkit runs it is '0.0.1'"
+        for name, there in theirs.items()
+    )
+    assert error == (
+        f"node {os.uname().nodename}: {differences}. Numbers are kept under the machine and the "
+        "versions that made them, so all nodes, the one that evalkit runs on too, must be alike"
+    )
+    assert " ".join(error.split()) in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_cache_that_a_node_does_not_see_is_refused(cluster, here, tmp_path):
+    (tmp_path / "mine").mkdir()
+    executor = RayExecutor(patience=0.5)
+    with seen_by_this_process_alone(tmp_path / "mine") as cache:
+        places = {"executor": executor, "cache": cache}
+        record = run_there(tmp_path, here, Silent(), [ALONE], **places, only=("nf4",))
+    assert only_error(record) == (
+        f"node {os.uname().nodename}: the cache {cache} is not the one that evalkit sees "
+        "(looked for 0.5 s): give --cache a folder on a file system that all nodes share"
+    )
+    assert record.exit_code == 4
+
+
+def ready_made(folder):
+    """Overrides under which the adapter is not trained but taken from a folder."""
+    gone = [f"adapters.tuned.{name}=null" for name in ("on", "data", "lora", "training")]
+    return [ALONE, *gone, f"adapters.tuned.from={folder}"]
+
+
+def copy_of_adapter(here, to):
+    """The adapter that was trained here, as it would come from elsewhere: without a seal."""
+    (config,) = (here / "cache" / "adapters").glob("*/adapter_config.json")
+    return shutil.copytree(config.parent, to, ignore=shutil.ignore_patterns("sealed.json"))
+
+
+def test_an_adapter_that_a_node_has_otherwise_is_refused(cluster, here, tmp_path):
+    folder = copy_of_adapter(here, tmp_path / "adapter")
+    executor = Overtaken(folder / "adapter_config.json", patience=0.5)
+    options = {"executor": executor, "only": ("nf4+adapter",)}
+    record = run_there(tmp_path, here, Silent(), ready_made(folder), **options)
+    assert only_error(record) == (
+        f"node {os.uname().nodename}: the adapter in {folder} is not the one that evalkit sees "
+        "(looked for 0.5 s): it must be on a file system that all nodes share, and stay as it is "
+        "while evalkit runs"
+    )
+    assert record.exit_code == 4
+
+
+def test_an_adapter_that_a_node_has_not_is_refused(cluster, here, tmp_path):
+    executor = RayExecutor(patience=0.5)
+    with seen_by_this_process_alone(copy_of_adapter(here, tmp_path / "adapter")) as folder:
+        options = {"executor": executor, "only": ("nf4+adapter",)}
+        record = run_there(tmp_path, here, Silent(), ready_made(folder), **options)
+    assert f"the adapter in {folder} is not there (looked for 0.5 s)" in only_error(record)
     assert record.exit_code == 4

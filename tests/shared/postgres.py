@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,14 +23,14 @@ PASSWORD = "hunter2:/@%"
 BINARIES = Path("/usr/lib/postgresql")
 NOBODY = 65534
 
-_SETTINGS = {
+IN_HASTE = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
     "autovacuum": "off",
     "shared_buffers": "16MB",
-    "listen_addresses": "",
 }
+"""Settings of a server whose data nobody will miss."""
 
 
 def newest_binaries() -> Path | None:
@@ -44,7 +44,7 @@ def newest_binaries() -> Path | None:
 class Server:
     """A running server. `stop` ends it and deletes its folder."""
 
-    def __init__(self, binaries: Path) -> None:
+    def __init__(self, binaries: Path, settings: Mapping[str, str] = IN_HASTE) -> None:
         # Not pytest's own folder, which only its owner may enter.
         self.folder = Path(tempfile.mkdtemp(prefix="evalkit-pg-"))
         # A server refuses to run as root.
@@ -54,6 +54,11 @@ class Server:
             self._identity = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
         self._databases = 0
         self._binaries = binaries
+        self._settings = {
+            **settings,
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.folder),
+        }
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self._make()
@@ -82,8 +87,8 @@ class Server:
 
     def start(self) -> None:
         """Starts the server and waits until it answers."""
-        settings = {**_SETTINGS, "unix_socket_directories": str(self.folder)}
-        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        named = self._settings.items()
+        options = [part for name, value in named for part in ("-c", f"{name}={value}")]
         log = (self.folder / "log").open("ab")
         self._process = subprocess.Popen(
             [str(self._binaries / "postgres"), "-D", str(self.folder / "data"), *options],
