@@ -27,11 +27,11 @@ quickstart: $(INSTALLED) ## fine-tune, merge, quantise and judge a real 135M mod
 	$(BIN)/evalkit run suites/quickstart.yaml
 
 test: $(INSTALLED) ## every test that this machine can run
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m 'not real'
-	OMP_NUM_THREADS=$(HALF) $(BIN)/pytest -n 2 --dist loadfile -m real
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m 'not real' --durations 15
+	OMP_NUM_THREADS=$(HALF) $(BIN)/pytest -n 2 --dist loadfile -m real --durations 15
 
 test-fast: $(INSTALLED) ## the unit tests alone
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m 'not real'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m 'not real' --durations 15
 
 check: $(INSTALLED) ## ruff, mypy --strict, import-linter: what CI checks
 	$(BIN)/ruff check .
