@@ -138,8 +138,8 @@ def _sums(final: torch.Tensor, expected: ReferenceLayer) -> tuple[float, float, 
     """⟨happened, wanted⟩, ‖wanted‖², ‖happened − wanted‖², ‖W‖², summed in float64."""
     import torch
 
-    piece = _PIECE_ON_CPU if final.device.type == "cpu" else _PIECE
-    rows = max(1, piece // max(1, final.shape[-1]))
+    size = _PIECE_ON_CPU if final.device.type == "cpu" else _PIECE
+    rows = max(1, size // max(1, final.shape[-1]))
     totals = np.zeros(4)
     tensors = (final, expected.weight, expected.wanted)
     for piece in zip(*(torch.split(tensor, rows) for tensor in tensors), strict=True):
