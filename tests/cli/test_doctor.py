@@ -60,7 +60,7 @@ def test_known_bad_versions_are_named(monkeypatch, package, version, level):
     def versions(names):
         return {name: version if name == package else "absent" for name in names}
 
-    monkeypatch.setattr(known_bad, "package_versions", versions)
+    monkeypatch.setattr("evalkit.machine.package_versions", versions)
     found = list(known_bad.known_bad())
     assert [(subject, how) for subject, how, _ in found] == ([(package, level)] if level else [])
     assert all(what.startswith(f"{version}: ") for _, _, what in found)

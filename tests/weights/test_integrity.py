@@ -335,7 +335,7 @@ class WholeModels:
     For paths with a single merge. Any quantisation goes, and any adapter that peft knows.
     """
 
-    def __init__(self, path, context, _folder):
+    def __init__(self, path, context, _folder, _quantized):
         def build(part, context):
             return build_variant(part, context, job="whole", on_progress=lambda tick: None).model
 
@@ -394,12 +394,14 @@ def test_whole_models_and_single_layers_agree(bench, tmp_path, monkeypatch, name
 
 @pytest.mark.parametrize("name", ["merged", "merged-4bit", "requantized", "merged-group4"])
 def test_one_layer_at_a_time(bench, monkeypatch, name):
-    read, alive = layer_weights.FolderTensors.read, []
+    read, alive = layer_weights.FolderTensors.read, {}
 
     def watched(self, name):
-        assert [tensor for tensor in alive if tensor() is not None] == [], "an earlier weight stays"
+        module, _, _ = name.partition(".weight")
+        others = [kept for other, refs in alive.items() if other != module for kept in refs]
+        assert [tensor for tensor in others if tensor() is not None] == [], "another layer's stays"
         tensor = read(self, name)
-        alive.append(weakref.ref(tensor))
+        alive.setdefault(module, []).append(weakref.ref(tensor))
         return tensor
 
     steps = PATHS.get(name) or FORMATS[name]
