@@ -86,7 +86,8 @@ def test_predictions_of_the_merges_that_kept_it_stay_with_what_was_trained(quick
     assert kl["fp16-merged-nf4"] < 0.3 * kl["merged-4bit"]
     assert kl["merged-4bit"] > 0.9 * kl["nf4"]
     for found in moved.values():
-        assert found["kl_error_bound"] < 0.02 * found["value"]
+        # In float32 dequant-merged is what was trained, and its 1e-8 is below what can be told.
+        assert found["kl_error_bound"] < max(0.02 * found["value"], 1e-6)
         assert 0 < found["stderr"] < 0.2 * found["value"]
         assert found["n_tokens"] <= 2048
 
