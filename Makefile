@@ -26,8 +26,7 @@ $(INSTALLED): pyproject.toml requirements.lock
 quickstart: $(INSTALLED) ## fine-tune, merge, quantise and judge a real 135M model on this machine
 	$(BIN)/evalkit run suites/quickstart.yaml
 
-test: $(INSTALLED) ## every test that this machine can run
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m 'not real' --durations 15
+test: test-fast ## every test that this machine can run
 	OMP_NUM_THREADS=$(HALF) $(BIN)/pytest -n 2 --dist loadfile -m real --durations 15
 
 test-fast: $(INSTALLED) ## the unit tests alone

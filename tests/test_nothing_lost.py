@@ -127,7 +127,7 @@ def test_a_disk_that_is_full_at_a_commit_loses_nothing(watched):
             with (
                 pytest.MonkeyPatch.context() as patch,
                 Points(fill, folder).watched(patch),
-                pytest.raises(StoreError, match=r"runs\.db: .*disk"),
+                pytest.raises(StoreError, match=r"runs\.db: .*disk.* run the same command again"),
             ):
                 small_run(folder)
         finally:

@@ -46,7 +46,12 @@ _KNOWN = (
         f"Copy the database elsewhere, or {_ANOTHER}",
     ),
     ("database is locked", _LOCKED),
-    ("disk i/o error", "the disk reported an error while the database was read or written"),
+    (
+        "disk i/o error",
+        "the disk reported an error while the database was read or written. Check its free space, "
+        "quota and health; then run the same command again, which goes on from what is stored, or "
+        f"{_ANOTHER}",
+    ),
     ("server closed the connection", _GONE),
     ("connection is lost", _GONE),
 )

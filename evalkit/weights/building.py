@@ -42,7 +42,7 @@ class BuiltVariant:
     facts: dict[str, Any]
     folder: Path
     """The base weights that the path started from."""
-    quantized: Path | None
+    kept: Path | None
     """Their kept checkpoint in 4 bits, where the path was begun from that."""
     attached: tuple[Path, ...] = ()
     """Folders of the adapters that are on top and not merged."""

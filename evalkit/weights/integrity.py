@@ -59,7 +59,7 @@ def measure_survival(
         return None
     quantization.refuse_repacked(built.model, "measure survival")
     started = time.perf_counter()
-    reference = StreamedReference(path, context, built.folder, built.quantized)
+    reference = StreamedReference(path, context, built.folder, built.kept)
     parts = []
     for number, name in enumerate(reference.modules):
         on_progress(Progress(job, SURVIVAL, number, len(reference.modules)))

@@ -46,7 +46,7 @@ class StreamedReference:
         context: what the variant was built with.
         folder: the base weights that the variant started from; a whole fine-tuned model on the
             path takes their place.
-        quantized: their kept checkpoint in 4 bits, where the variant started from that: what is
+        kept: their checkpoint in 4 bits, where the variant started from that: what is
             read there need not be quantised again.
 
     Raises:
@@ -54,7 +54,7 @@ class StreamedReference:
     """
 
     def __init__(
-        self, path: paths.Path, context: BuildContext, folder: Path, quantized: Path | None = None
+        self, path: paths.Path, context: BuildContext, folder: Path, kept: Path | None = None
     ) -> None:
         self._path = path
         self._context = context
@@ -65,7 +65,7 @@ class StreamedReference:
         start = next((context.adapters[name] for name in attached if name in context.full), folder)
         prefix = getattr(skeleton, "base_model_prefix", "")
         self._tensors = FolderTensors(start, prefix=prefix)
-        self._kept = None if quantized is None else FolderTensors(quantized, prefix=prefix)
+        self._kept = None if kept is None else FolderTensors(kept, prefix=prefix)
         self._deltas = {
             name: AdapterDelta(context.adapters[name], skeleton)
             for name in attached

@@ -38,7 +38,7 @@ class _Build:
     folder: Path
     """The base weights."""
     load_dtype: str = ""
-    quantized: Path | None = None
+    kept: Path | None = None
     """The base weights' kept checkpoint in 4 bits, where the path begins with that."""
     model: PreTrainedModel | PeftModel | None = None
     quantised: paths.Quantize | None = None
@@ -138,7 +138,7 @@ def load_quantized(load_step: paths.Load, step: paths.Quantize, build: _Build) -
                 model.save_pretrained(aside)
             del model
             release_memory()
-    build.quantized = folder
+    build.kept = folder
     build.model = _load(build, folder)
 
 
@@ -246,7 +246,7 @@ def _finish(build: _Build, seconds: dict[str, float], started: float) -> BuiltVa
     if any(not is_group4(layer) for layer in quantization.quantized_layers(model).values()):
         facts["repacking"] = f"{len(repacked)} layers" if repacked else "off"
     return BuiltVariant(
-        model.eval(), tokenizer, facts, build.folder, build.quantized, tuple(build.attached)
+        model.eval(), tokenizer, facts, build.folder, build.kept, tuple(build.attached)
     )
 
 

@@ -335,7 +335,7 @@ class WholeModels:
     For paths with a single merge. Any quantisation goes, and any adapter that peft knows.
     """
 
-    def __init__(self, path, context, _folder, _quantized):
+    def __init__(self, path, context, _folder, _kept):
         def build(part, context):
             return build_variant(part, context, job="whole", on_progress=lambda tick: None).model
 
