@@ -162,7 +162,8 @@ def measure(work: Work, rounds: int, say: Callable[[str], None]) -> Measured:
             say("one evalkit run, the least that must be done, the run again, a variant more")
             scratch = Path(folder)
             by_evalkit(work, found.run, plain, scratch)
-            settings = json.dumps({"dtype": work.dtype, "tokens": work.n_tokens})
+            wanted = {"dtype": work.dtype, "tokens": work.n_tokens, "sentences": work.sentences}
+            settings = json.dumps(wanted)
             limit = [HERE / "limit.py", work.base, work.adapter, settings]
             found.limit.append(run_process(limit, environment=work.environment)[0])
             found.rerun += [evalkit_run(work, plain, scratch) for _ in range(3)]
@@ -276,7 +277,8 @@ def main() -> None:
         work = prepare(Path(folder), given.data, documents=given.documents, pairs=given.pairs)
         found = measure(work, given.rounds, lambda text: print(text, file=sys.stderr, flush=True))
     notes = [
-        f"{len(VARIANTS)} variants, {work.n_tokens} tokens of input each; rounds: {given.rounds}"
+        f"{len(VARIANTS)} variants, each of {work.n_tokens} tokens in documents and chunks and "
+        f"{sum(work.sentences)} in {len(work.sentences)} sentences; rounds: {given.rounds}"
     ]
     sides = {"by hand": found.hand.costs, "evalkit": found.run.costs, "limit": found.limit}
     sides |= {"with checks": found.checked, "again": found.rerun}

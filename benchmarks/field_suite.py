@@ -50,7 +50,9 @@ class Work:
     pairs: int
     """BLiMP pairs; 0 without the data."""
     n_tokens: int
-    """Of input, for each variant."""
+    """Of input, for each variant, without the task's."""
+    sentences: tuple[int, ...]
+    """Tokens of each of the task's sentences."""
     n_scored: Mapping[str, int]
     """Tokens that each perplexity scores, by its name."""
 
@@ -88,12 +90,15 @@ def prepare(folder: Path, data: Path | None, *, documents: int, pairs: int) -> W
     rows_of_task = task.read_text(encoding="utf-8").splitlines()[:pairs] if task else []
     if task:
         write_task(folder / "tasks", task)
-    for row in map(json.loads, rows_of_task):
-        for column in ("sentence_good", "sentence_bad"):
-            tokens += len(tokenizer(row[column])["input_ids"])
+    sentences = [
+        len(tokenizer(row[column])["input_ids"])
+        for row in map(json.loads, rows_of_task)
+        for column in ("sentence_good", "sentence_bad")
+    ]
     tokens += LENGTH * CHUNKS
     dtype = {"bf16": "bfloat16", "fp32": "float32"}[detect_machine().effective_dtypes()["bf16"]]
-    return Work(folder, base, adapter, file, dtype, len(rows_of_task), tokens, scored)
+    pairs = len(rows_of_task)
+    return Work(folder, base, adapter, file, dtype, pairs, tokens, tuple(sentences), scored)
 
 
 def trained_adapter(cache: Path) -> Path:

@@ -1,12 +1,13 @@
 """The least that must be done for field.py's seven variants: imports, loads, full forward batches.
 
-No text, no store, no losses of documents, no check, no report. Loads are the cheapest that give
-the right weights: the base is read once for each model that must not share it, quantised once by
-each path that quantises, and an adapter goes onto a model that was just scored.
+No text, no store, no losses of documents, no check, no report. Documents and chunks go through in
+full batches, the task's sentences in batches of the size that the task is run with. Loads are the
+cheapest that give the right weights: the base is read once for each model that must not share it,
+quantised once by each path that quantises, and an adapter goes onto a model that was just scored.
 
     python limit.py BASE ADAPTER SETTINGS
 
-SETTINGS is a JSON object (dtype, tokens).
+SETTINGS is a JSON object (dtype, tokens; sentences, the tokens of each).
 """
 
 import json
@@ -17,19 +18,20 @@ from field_variant import dequantized, load, saved_and_quantized
 from peft import PeftModel
 
 BATCH, LENGTH = 16, 256
+"""Rows of a batch, of a task's sentences too, and tokens of a full row."""
 
 
 @torch.no_grad()
-def forward(model, tokens):
-    """Full batches of so many tokens in all, and the mean cross-entropy of each."""
-    ids = torch.randint(0, 1000, (BATCH, LENGTH))
-    rest = tokens
-    while rest > 0:
-        rows = min(BATCH, -(-rest // LENGTH))
-        logits = model(input_ids=ids[:rows], use_cache=False).logits
-        for row, targets in zip(logits, ids, strict=False):
+def forward(model, tokens, sentences):
+    """Full batches of so many tokens in all and the sentences by length, with cross-entropies."""
+    full, rest = divmod(-(-tokens // LENGTH), BATCH)
+    shapes = [(BATCH, LENGTH)] * full + [(rest, LENGTH)] * (rest > 0)
+    lengths = sorted(sentences, reverse=True)
+    shapes += [(len(lengths[at : at + BATCH]), lengths[at]) for at in range(0, len(lengths), BATCH)]
+    for rows, length in shapes:
+        ids = torch.randint(0, 1000, (rows, length))
+        for row, targets in zip(model(input_ids=ids, use_cache=False).logits, ids, strict=True):
             torch.nn.functional.cross_entropy(row.float(), targets).item()
-        rest -= rows * LENGTH
 
 
 def main():
@@ -38,7 +40,7 @@ def main():
     dtype, tokens = getattr(torch, wanted["dtype"]), wanted["tokens"]
 
     def score(model):
-        forward(model.eval(), tokens)
+        forward(model.eval(), tokens, wanted["sentences"])
         return model
 
     def merge(model):

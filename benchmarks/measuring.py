@@ -49,6 +49,16 @@ class Goal:
     """Read off the clock, which says nothing where other work wants the same cores."""
 
 
+def environment_with(changes: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment for one that is measured.
+
+    What is installed was compiled once; to compile it in each process is nobody's cost.
+    """
+    whole = {**os.environ, **changes}
+    whole.pop("PYTHONDONTWRITEBYTECODE", None)
+    return whole
+
+
 def run_process(
     arguments: Sequence[str | Path], *, environment: Mapping[str, str] | None = None
 ) -> tuple[Cost, str]:
@@ -58,11 +68,10 @@ def run_process(
         SystemExit: it failed; with the end of what it said.
     """
     command = [sys.executable, *map(str, arguments)]
+    inherited = environment_with(environment or {})
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         started = time.perf_counter()
-        process = subprocess.Popen(
-            command, stdout=out, stderr=err, env={**os.environ, **(environment or {})}
-        )
+        process = subprocess.Popen(command, stdout=out, stderr=err, env=inherited)
         # Popen's own wait would not tell what the process used.
         _, status, used = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started

@@ -14,7 +14,6 @@ settings, and the same calls are timed on both stores in turn.
 
 import functools
 import itertools
-import os
 import resource
 import statistics
 import subprocess
@@ -25,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from measuring import environment_with
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "shared"))
 from postgres import Server, newest_binaries
@@ -156,7 +156,7 @@ def as_commands(place, runs, reports):
         "runs": ["runs"],
         "--help, for scale": ["--help"],
     }
-    environment = {**os.environ, "EVALKIT_DB": str(place)}
+    environment = environment_with({"EVALKIT_DB": str(place)})
     for name, given in arguments.items():
         command = [sys.executable, "-m", "evalkit", *given]
 

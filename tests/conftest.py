@@ -51,6 +51,18 @@ def cheap_collections(request: pytest.FixtureRequest) -> None:
         spare_libraries()
 
 
+@pytest.fixture(scope="module")
+def on_the_cpu() -> Iterator[None]:
+    """Hides GPUs from a module's tests, and from the processes that they start."""
+    from evalkit.machine import detect_machine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        detect_machine.cache_clear()
+        yield
+    detect_machine.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE of 320 tokens: <s> 0, </s> 1, <pad> 2; adds no BOS by itself."""

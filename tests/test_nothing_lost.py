@@ -19,8 +19,11 @@ INPUTS = ("suite.yaml", "data.jsonl")
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory, tiny_folder):
-    """An undisturbed run, with what was on the disk at each point of it."""
+def watched(tmp_path_factory, tiny_folder, on_the_cpu):
+    """An undisturbed run, with what was on the disk at each point of it.
+
+    On the CPU: a process that has looked for CUDA cannot be forked into ones that use it.
+    """
     folder = tmp_path_factory.mktemp("watched") / "place"
     images = tmp_path_factory.mktemp("images")
     write_suite(folder, tiny_folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ class AdapterDelta:
 
     Args:
         folder: the adapter.
-        skeleton: the base on torch's meta device; left as it is.
+        skeleton: the base on torch's meta device; peft is put around its layers.
     """
 
     def __init__(self, folder: Path, skeleton: torch.nn.Module) -> None:
@@ -39,13 +38,13 @@ class AdapterDelta:
         self._tensors = tensors_by_module(folder / "adapter_model.safetensors")
         # Open as long as this lives: opening it reads the names of all its tensors.
         self._file: Any = safe_open(folder / "adapter_model.safetensors", framework="pt")
-        self._wrapped = copy.deepcopy(skeleton)
+        self._wrapped = skeleton
+        self.modules = tuple(name for name, _ in skeleton.named_modules() if name in self._tensors)
+        """Names of the modules that it targets, in the model's order."""
         if getattr(config, "use_qalora", False):
             self._pool(config)
         with quiet_libraries():
             inject_adapter_in_model(config, self._wrapped, _NAME, low_cpu_mem_usage=True)
-        self.modules = tuple(name for name, _ in skeleton.named_modules() if name in self._tensors)
-        """Names of the modules that it targets, in the model's order."""
 
     def _pool(self, config: Any) -> None:
         """Puts the layers under QA-LoRA that it goes on: peft ignores it on all others."""
@@ -72,16 +71,21 @@ class AdapterDelta:
         """
         import torch
 
-        layer: Any = copy.deepcopy(self._wrapped.get_submodule(name))
+        layer: Any = self._wrapped.get_submodule(name)
         if not hasattr(layer, "base_layer"):
             raise WeightsError(f"{self._folder}: peft puts nothing on {name}")
-        base = layer.base_layer
-        transposed = is_transposed(base)
+        empty = [(module, dict(module._parameters)) for module in layer.modules()]
+        transposed = is_transposed(layer.base_layer)
         stored = weight.T.contiguous() if transposed else weight
-        base.weight = torch.nn.Parameter(stored, False)
-        self._fill(layer, name, weight.device)
-        with torch.no_grad():
-            added = added_weight(layer, _NAME, stored)
+        layer.base_layer.weight = torch.nn.Parameter(stored, False)
+        try:
+            self._fill(layer, name, weight.device)
+            with torch.no_grad():
+                added = added_weight(layer, _NAME, stored)
+        finally:  # no layer's numbers outlive its turn
+            for module, parameters in empty:
+                module._parameters.clear()
+                module._parameters.update(parameters)
         return added.T if transposed else added
 
     def _fill(self, layer: Any, name: str, device: torch.device) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.errors import WeightsError
 from evalkit.weight_files import read_json
 from evalkit.weights.checkpoint import TensorHeader, read_headers
+from evalkit.weights.finite import is_finite
 from evalkit.weights.loading import auto_class, quiet_libraries, why
 from evalkit.weights.qalora import check_pooled, on_group4, require_group4
 
@@ -83,13 +84,12 @@ def check_finite(file: Path) -> None:
     Raises:
         WeightsError: names the tensor.
     """
-    import torch
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - it is no dict
-                if not torch.isfinite(tensors.get_tensor(name)).all():
+                if not is_finite(tensors.get_tensor(name)):
                     raise WeightsError(f"{file}: {name} holds numbers that are not finite")
     except SafetensorError as error:
         raise WeightsError(f"{file}: is no safetensors file: {error}") from error

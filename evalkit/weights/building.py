@@ -43,6 +43,6 @@ class BuiltVariant:
     folder: Path
     """The base weights that the path started from."""
     kept: Path | None
-    """Their kept checkpoint in 4 bits, where the path was begun from that."""
+    """A kept checkpoint of them as the path's first `quantize` stores them, if there is one."""
     attached: tuple[Path, ...] = ()
     """Folders of the adapters that are on top and not merged."""

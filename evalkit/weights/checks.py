@@ -9,6 +9,7 @@ from evalkit.records.integrity import Finding
 from evalkit.weights import quantization
 from evalkit.weights.adapter_delta import tensors_by_module
 from evalkit.weights.adapters import read_adapter_config
+from evalkit.weights.finite import is_finite
 from evalkit.weights.torchao import inner_tensors
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def check_finite_weights(model: Any) -> Finding:
     with torch.no_grad():
         for name, tensor in _floating_tensors(model):
             count += 1
-            if not bool(torch.isfinite(tensor).all()):
+            if not is_finite(tensor):
                 bad.append(name)
     if bad:
         others = f" and {len(bad) - 1} others" if len(bad) > 1 else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,18 +19,64 @@ def trim_heap() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def trim_after_each_layer(tuner: Any) -> None:
-    """Has peft's merge give each layer's expanded weights back before it takes the next one.
+class _Trimmer:
+    """Trims the heap whenever so many weights have gone by: each time would take seconds."""
+
+    def __init__(self) -> None:
+        self._weights = 0
+
+    def count(self, weights: int) -> None:
+        self._weights += weights
+        if self._weights >= _WEIGHTS:
+            trim_heap()
+            self._weights = 0
+
+
+_WEIGHTS = 2**23
+"""32 MiB of them in float32."""
+
+
+def trim_between_layers(tuner: Any) -> None:
+    """Has peft's merge give layers' expanded weights back before it takes many more.
 
     They are pieces of the heap of all sizes: together they would be as large as the model.
     """
-    replace = tuner._replace_module
+    replace, trimmer = tuner._replace_module, _Trimmer()
 
-    def replace_and_trim(*arguments: Any) -> None:
-        replace(*arguments)
-        trim_heap()
+    def replace_and_trim(parent: Any, name: str, merged: Any, layer: Any) -> None:
+        replace(parent, name, merged, layer)
+        trimmer.count(sum(parameter.numel() for parameter in merged.parameters()))
 
     tuner._replace_module = replace_and_trim
+
+
+@contextlib.contextmanager
+def trim_between_quantizations() -> Iterator[None]:
+    """Has what bitsandbytes needs to quantise layers given back before it takes many more.
+
+    As in a merge: left on the heap, it adds up to nearly the size of the model in 16 bits.
+    """
+    from transformers.integrations.bitsandbytes import Bnb4bitQuantize, Bnb8bitQuantize
+
+    kinds, trimmer = (Bnb4bitQuantize, Bnb8bitQuantize), _Trimmer()
+    originals = [kind.convert for kind in kinds]
+
+    def trimming(convert: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(convert)
+        def convert_and_trim(operation: Any, weights: Any, **named: Any) -> Any:
+            converted = convert(operation, weights, **named)
+            trimmer.count(sum(weight.numel() for weight in converted.values()))
+            return converted
+
+        return convert_and_trim
+
+    for kind, original in zip(kinds, originals, strict=True):
+        kind.convert = trimming(original)
+    try:
+        yield
+    finally:
+        for kind, original in zip(kinds, originals, strict=True):
+            kind.convert = original
 
 
 def leave_file(model: torch.nn.Module) -> None:

@@ -19,7 +19,7 @@ from evalkit.sources import WeightsSource
 from evalkit.weights.checkpoint import check_checkpoint, is_encoder_decoder, stored_dtype
 from evalkit.weights.folders import is_disk_full, written_aside
 from evalkit.weights.group4_loading import register_group4
-from evalkit.weights.heap import leave_file
+from evalkit.weights.heap import leave_file, trim_between_quantizations
 from evalkit.weights.quantization import (
     disable_repacking,
     forget_quantization,
@@ -89,7 +89,7 @@ def load_model(
     import torch
 
     try:
-        with quiet_libraries():
+        with quiet_libraries(), trim_between_quantizations():
             model, report = auto_class(folder).from_pretrained(
                 folder,
                 dtype=dtype,

@@ -246,9 +246,11 @@ def spare_libraries() -> None:
 
     torch and transformers make a million objects that live as long as the process; to look through
     them for garbage after every job takes half a second. Only for a process of our own, and between
-    jobs: a model that is in memory now would never be given back.
+    jobs: a model that is in memory now would never be given back. From here on garbage is looked
+    for as usual, whatever the command line did to be quick: models lie in circles of objects.
     """
     global _spared_modules
+    gc.set_threshold(*_USUAL)
     if len(sys.modules) > _spared_modules:
         gc.collect()
         gc.freeze()
@@ -256,6 +258,8 @@ def spare_libraries() -> None:
 
 
 _spared_modules = 0
+_USUAL = (700, 10, 10)
+"""How many objects may be made between two looks for garbage, as Python starts."""
 
 
 def release_memory() -> None:

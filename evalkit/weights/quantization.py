@@ -173,6 +173,10 @@ def expand(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
         while layers:  # nothing holds on to a layer that has its successor
             name, layer = layers.popitem()
             model.set_submodule(name, _plain_layer(layer, dtype))
+            # bitsandbytes' weights point back at their layer: a circle, which would keep all of
+            # them beside the new ones until Python next collects.
+            if getattr(layer.weight, "module", None) is layer:
+                layer.weight.module = None
             del layer
     forget_quantization(model)
     return model

@@ -46,8 +46,8 @@ class StreamedReference:
         context: what the variant was built with.
         folder: the base weights that the variant started from; a whole fine-tuned model on the
             path takes their place.
-        kept: their checkpoint in 4 bits, where the variant started from that: what is
-            read there need not be quantised again.
+        kept: a checkpoint of them as the path's first `quantize` stores them: what is read there
+            need not be quantised again.
 
     Raises:
         WeightsError: the files do not name a weight that an adapter targets as the model does.
@@ -59,15 +59,19 @@ class StreamedReference:
         self._path = path
         self._context = context
         self._folder = folder
-        skeleton = meta_model(folder, trust_remote_code=context.trust_remote_code)
-        self._skeleton = skeleton
+        self._skeleton = skeleton = self._meta_model()
         attached = [step.adapter for step in path if isinstance(step, paths.Attach)]
         start = next((context.adapters[name] for name in attached if name in context.full), folder)
         prefix = getattr(skeleton, "base_model_prefix", "")
         self._tensors = FolderTensors(start, prefix=prefix)
-        self._kept = None if kept is None else FolderTensors(kept, prefix=prefix)
+        # Before it nothing but a load decides the base's weights: the rest are adapters' steps.
+        self._first = next(
+            (i for i, step in enumerate(path) if isinstance(step, paths.Quantize)), 0
+        )
+        of_base = kept is not None and start == folder
+        self._kept = FolderTensors(kept, prefix=prefix) if of_base and kept else None
         self._deltas = {
-            name: AdapterDelta(context.adapters[name], skeleton)
+            name: AdapterDelta(context.adapters[name], self._meta_model())
             for name in attached
             if name not in context.full
         }
@@ -82,6 +86,9 @@ class StreamedReference:
         missing = [name for name in self.modules if f"{name}.weight" not in self._tensors]
         if missing:
             raise WeightsError(f"{folder}: holds no tensor {missing[0]}.weight")
+
+    def _meta_model(self) -> torch.nn.Module:
+        return meta_model(self._folder, trust_remote_code=self._context.trust_remote_code)
 
     def layer(self, name: str, device: torch.device) -> ReferenceLayer:
         """Works one weight out."""
@@ -102,7 +109,7 @@ class StreamedReference:
 
     def _quantize(self, name: str, index: int, step: paths.Quantize, weight: torch.Tensor) -> Any:
         """Stores a weight as the path's step of this index did."""
-        if index == 1 and self._kept is not None and step.group_size is None:
+        if index == self._first and self._kept is not None and step.group_size is None:
             return layer_weights.read_quantized(self._kept, name, weight.device)
         return layer_weights.quantize_weight(weight, step)
 

@@ -20,7 +20,7 @@ from evalkit.weights.adapters import attach_adapter, check_adapter
 from evalkit.weights.building import BuildContext, BuiltVariant
 from evalkit.weights.folders import written_aside
 from evalkit.weights.group4 import is_group4
-from evalkit.weights.heap import trim_after_each_layer
+from evalkit.weights.heap import leave_file, trim_between_layers
 from evalkit.weights.initial import check_quantization, with_residual
 from evalkit.weights.kept_modules import kept_modules
 from evalkit.weights.memory import release_memory
@@ -39,7 +39,7 @@ class _Build:
     """The base weights."""
     load_dtype: str = ""
     kept: Path | None = None
-    """The base weights' kept checkpoint in 4 bits, where the path begins with that."""
+    """A kept checkpoint of the base as the path's first `quantize` stores it, if there is one."""
     model: PreTrainedModel | PeftModel | None = None
     quantised: paths.Quantize | None = None
     """The last `quantize`, also after a `dequantize`."""
@@ -123,13 +123,7 @@ def load_quantized(load_step: paths.Load, step: paths.Quantize, build: _Build) -
     if step.type in ("int8", "torchao-int8"):
         build.model = _load(build, build.folder, _few_bits(step, build, build.folder))
         return
-    identity = {
-        "base": build.context.base.digest,
-        "quantize": dataclasses.asdict(step) | {"compute_dtype": build.dtype(step.compute_dtype)},
-        "dtype": build.load_dtype,
-        "device": build.context.device,
-    }
-    folder = quantization.cached_checkpoint(build.context.cache, identity)
+    folder = _checkpoint_of_base(step, build)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not quantization.is_whole(folder, build.context.cache):
@@ -147,6 +141,9 @@ def quantize(step: paths.Quantize, build: _Build) -> None:
 
     They are saved and loaded with a quantisation, which is how a user does it.
     """
+    if build.quantised is None and not build.context.full:
+        beside = _checkpoint_of_base(step, build)
+        build.kept = beside if quantization.is_whole(beside, build.context.cache) else None
     build.quantised = step
     scratch = build.context.cache / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -199,11 +196,12 @@ def merge(build: _Build) -> None:
     layers = quantization.quantized_layers(model).values()
     quantised = sum(not is_group4(layer) for layer in layers)
     with loading.quiet_libraries():
-        trim_after_each_layer(model.base_model)
+        trim_between_layers(model.base_model)
         merged = model.merge_and_unload()
     build.model = merged.eval().requires_grad_(False)
     build.attached.clear()
     if quantised:
+        leave_file(merged)  # of which no other weight is used any more
         build.note(
             f"peft warns for each of {quantised} layers that a merge into quantised weights "
             "rounds again and may change what is generated"
@@ -259,6 +257,17 @@ def _load(build: _Build, folder: Path, bits: Any = None) -> PreTrainedModel:
         quantization=bits,
         trust_remote_code=context.trust_remote_code,
     )
+
+
+def _checkpoint_of_base(step: paths.Quantize, build: _Build) -> Path:
+    """Where the base weights are kept as this step would store them."""
+    identity = {
+        "base": build.context.base.digest,
+        "quantize": dataclasses.asdict(step) | {"compute_dtype": build.dtype(step.compute_dtype)},
+        "dtype": build.load_dtype,
+        "device": build.context.device,
+    }
+    return quantization.cached_checkpoint(build.context.cache, identity)
 
 
 def _few_bits(step: paths.Quantize, build: _Build, folder: Path) -> Any:

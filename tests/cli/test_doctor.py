@@ -5,6 +5,8 @@ import pytest
 from evalkit import known_bad
 from evalkit.cli import doctor, run_command_line
 
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
+
 
 def findings(tmp_path):
     return {found.subject: found for found in doctor.examine(tmp_path)}

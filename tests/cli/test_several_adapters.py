@@ -82,7 +82,9 @@ def perplexity_of(folder):
     for row in Path("test.jsonl").read_text().splitlines():
         ids = [tokenizer.bos_token_id, *tokenizer(json.loads(row)["text"])["input_ids"]]
         with torch.inference_mode():
-            logits = model(input_ids=torch.tensor([ids])).logits[0, :-1]
+            # bitsandbytes puts 4-bit weights on a GPU, where there is one.
+            seen = model(input_ids=torch.tensor([ids]).to(model.device)).logits
+            logits = seen[0, :-1].cpu()
         loss = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="sum")
         total, count = total + float(loss), count + len(ids) - 1
     return float(torch.tensor(total / count).exp())

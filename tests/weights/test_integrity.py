@@ -159,6 +159,18 @@ def test_it_is_what_two_whole_models_say(bench, tiny_adapter, name, dtype):
     check_against(survival, built.model, start, deltas)
 
 
+def test_a_base_that_is_kept_in_4_bits_is_not_quantised_again(bench, monkeypatch):
+    steps = (ATTACH, "merge", NF4)
+    built = bench.build(*steps)
+    assert built.kept is None
+    worked_out = survival_of(bench, *steps, built=built)
+    bench.build(NF4)
+    again = bench.build(*steps)
+    assert again.kept is not None
+    monkeypatch.delattr(layer_weights, "quantize_weight")
+    assert survival_of(bench, *steps, built=again).modules == worked_out.modules
+
+
 def test_a_merge_in_full_precision_keeps_everything(bench):
     survival = survival_of(bench, ATTACH, "merge")
     assert survival.total == pytest.approx(1, abs=1e-5)

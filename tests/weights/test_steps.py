@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -327,6 +329,20 @@ def test_a_merge_in_place_loses_an_adapter_that_a_16_bit_merge_keeps(bench):
     assert (kept - wanted).norm() < 0.01 * far
     lost = bench.logits(NF4, ATTACH, "merge")
     assert (lost - wanted).norm() > 0.5 * far
+
+
+def test_a_layer_that_was_expanded_is_given_up_at_once(bench):
+    """Its weight points back at it: a circle, which nothing but a collection would free."""
+    model = bench.build(NF4).model
+    gc.collect()
+    layers = [weakref.ref(layer) for layer in quantization.quantized_layers(model).values()]
+    assert len(layers) == 14
+    gc.disable()
+    try:
+        quantization.expand(model, torch.float32)
+        assert [layer() for layer in layers] == [None] * 14
+    finally:
+        gc.enable()
 
 
 def test_quantising_a_merged_model_equals_quantising_each_weight(bench):
