@@ -6,6 +6,7 @@ the number. Names (of the suite, a variant, an adapter, a corpus) are in no key.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -31,8 +32,8 @@ FOOTPRINT_REVISION = 1
 TRAINING_REVISION = 1
 """Raised when our own code changes what a recipe trains."""
 SCORING_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
-TORCHAO = "torchao"
-"""Computes where a path quantises with it, and nowhere else."""
+SOME_PACKAGES = ("torchao", "gguf")
+"""Compute where a path quantises with the one, and where the other expands the base's own file."""
 TASK_PACKAGES = ("lm_eval", "datasets")
 TRAINING_PACKAGES = (*SCORING_PACKAGES, "trl", "accelerate", "datasets")
 SAMPLES = "samples"
@@ -190,13 +191,12 @@ class Plan:
         }
 
     def _variant_identity(self, job: ScoreJob, digests: Mapping[str, str]) -> JsonObject:
+        packages = _packages(SCORING_PACKAGES, job.variant.path, self.sources)
         return {
             "revision": SCORING_REVISION,
             "base": self.sources.weights.digest,
             "path": path_identity(job.variant.path, digests),
-            **_environment_identity(
-                self.suite, self.environment, _packages(SCORING_PACKAGES, job.variant.path)
-            ),
+            **_environment_identity(self.suite, self.environment, packages),
         }
 
     def _perplexity_identity(self, spec: PerplexitySpec) -> JsonObject:
@@ -243,6 +243,7 @@ def recipe_key(spec: AdapterSpec, suite: Suite, sources: Sources, environment: E
     """The key of what training yields: base, path it is trained on, data, every field, versions."""
     if spec.on_path is None or spec.data is None:
         raise ValueError("only an adapter that is trained here has a recipe")
+    packages = _packages(TRAINING_PACKAGES, spec.on_path, sources)
     # Which other seeds there are does not move what this one trains.
     # Nor does how often a checkpoint is kept on the way.
     training = spec.training and {
@@ -257,7 +258,7 @@ def recipe_key(spec: AdapterSpec, suite: Suite, sources: Sources, environment: E
             "data": sources.corpora[spec.data].digest,
             "lora": spec.lora.model_dump(mode="json") if spec.lora else None,
             "training": training,
-            **_environment_identity(suite, environment, _packages(TRAINING_PACKAGES, spec.on_path)),
+            **_environment_identity(suite, environment, packages),
         }
     )
 
@@ -270,10 +271,11 @@ def path_identity(path: Path, digests: Mapping[str, str]) -> list[JsonObject]:
     ]
 
 
-def _packages(names: tuple[str, ...], path: Path) -> tuple[str, ...]:
+def _packages(names: tuple[str, ...], path: Path, sources: Sources) -> tuple[str, ...]:
     """The packages that compute along a path, beside those that compute along every one."""
     kinds = {step.type for step in path if isinstance(step, Quantize)}
-    return (*names, TORCHAO) if "torchao-int8" in kinds else names
+    computing = ("torchao-int8" in kinds, sources.weights.kind == "gguf")
+    return (*names, *itertools.compress(SOME_PACKAGES, computing))
 
 
 def _environment_identity(

@@ -16,7 +16,14 @@ from evalkit.judging.gates import judge
 from evalkit.judging.noise import Floors, floors_json
 from evalkit.machine import Machine, detect_machine, package_versions, readable_bytes
 from evalkit.masking import masked, masked_json
-from evalkit.plan import TASK_PACKAGES, TORCHAO, TRAINING_PACKAGES, Environment, Plan, make_plan
+from evalkit.plan import (
+    SOME_PACKAGES,
+    TASK_PACKAGES,
+    TRAINING_PACKAGES,
+    Environment,
+    Plan,
+    make_plan,
+)
 from evalkit.provenance import gather
 from evalkit.records import Baseline, OnProgress, RunRecord, Verdict
 from evalkit.running.floors import check_gates, stored_floors
@@ -103,7 +110,7 @@ def plan_suite(suite: Suite, options: RunOptions) -> Plan:
     check_only(suite, options.only)
     environment = Environment(
         machine=detect_machine(),
-        versions=package_versions((*TRAINING_PACKAGES, *TASK_PACKAGES, TORCHAO)),
+        versions=package_versions((*TRAINING_PACKAGES, *TASK_PACKAGES, *SOME_PACKAGES)),
         trust_remote_code=options.trust_remote_code,
     )
     sources = resolve(suite, options.cache)

@@ -18,7 +18,14 @@ import pytest
 
 from evalkit.machine import Machine
 from evalkit.paths import Attach, Dequantize, Load, Quantize
-from evalkit.plan import TASK_PACKAGES, TORCHAO, TRAINING_PACKAGES, Environment, Plan, make_plan
+from evalkit.plan import (
+    SOME_PACKAGES,
+    TASK_PACKAGES,
+    TRAINING_PACKAGES,
+    Environment,
+    Plan,
+    make_plan,
+)
 from evalkit.records import Gate
 from evalkit.sources import resolve
 from evalkit.suite import Suite, load_suite
@@ -377,7 +384,7 @@ def hub(files, tmp_path, monkeypatch):
 
 def environment(**versions: str) -> Environment:
     machine = Machine("cpu", "cpu", "", 1, True, 2, 2)
-    packages = (*TRAINING_PACKAGES, *TASK_PACKAGES, TORCHAO)
+    packages = (*TRAINING_PACKAGES, *TASK_PACKAGES, *SOME_PACKAGES)
     return Environment(machine, {**dict.fromkeys(packages, "1"), **versions})
 
 
@@ -510,7 +517,7 @@ def test_a_librarys_version_moves_the_keys_of_what_it_computes(hub, tmp_path, pa
         assert moved == ["scores", "recipes"]
 
 
-@pytest.mark.parametrize("package", [TORCHAO, "rich", "sqlalchemy", "altair", "gguf"])
+@pytest.mark.parametrize("package", [*SOME_PACKAGES, "rich", "sqlalchemy", "altair"])
 def test_versions_that_compute_nothing_here_are_in_no_key(hub, tmp_path, package):
     before = keys_of(planned(SUITE, cache=tmp_path))
     assert keys_of(planned(SUITE, cache=tmp_path, where=environment(**{package: "2"}))) == before

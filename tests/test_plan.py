@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from evalkit.machine import Machine
-from evalkit.plan import TRAINING_PACKAGES, Environment, make_plan
+from evalkit.plan import TRAINING_PACKAGES, Environment, make_plan, recipe_key
 from evalkit.records import Corpus, Document
 from evalkit.sources import Sources, WeightsSource
 from evalkit.suite import suite_from_json
@@ -94,6 +94,21 @@ def test_a_package_is_in_the_keys_of_the_paths_that_it_computes(tmp_path):
     )
     moved = {name for name, by_metric in before.items() if by_metric != after[name]}
     assert moved == {"torchao-int8"}
+
+
+def test_gguf_is_in_the_keys_where_it_expands_the_base(tmp_path):
+    def found(version, kind):
+        planned = plan(tmp_path, environment_=environment(gguf=version))
+        weights = dataclasses.replace(planned.sources.weights, kind=kind)
+        sources = dataclasses.replace(planned.sources, weights=weights)
+        spec = planned.suite.adapters["tuned"]
+        recipe = recipe_key(spec, planned.suite, sources, planned.environment)
+        return recipe, keys(dataclasses.replace(planned, sources=sources))
+
+    assert found("0.19.0", "folder") == found("0.20.0", "folder")
+    before, after = found("0.19.0", "gguf"), found("0.20.0", "gguf")
+    assert before[0] != after[0]
+    assert all(before[1][name] != after[1][name] for name in before[1])
 
 
 def test_divergence_is_keyed_by_what_its_reference_is_and_not_by_its_name(tmp_path):

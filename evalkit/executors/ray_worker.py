@@ -14,7 +14,7 @@ from evalkit.errors import MachineError, WeightsError
 from evalkit.executors.performing import perform
 from evalkit.executors.tasks import Outcome, Task
 from evalkit.machine import detect_machine, package_versions
-from evalkit.plan import TASK_PACKAGES, TORCHAO, TRAINING_PACKAGES
+from evalkit.plan import SOME_PACKAGES, TASK_PACKAGES, TRAINING_PACKAGES
 from evalkit.records import Progress
 from evalkit.seals import is_unbroken
 from evalkit.sources import adapter_digest
@@ -48,7 +48,7 @@ def machine_facts() -> dict[str, str]:
         "driver": machine.driver,
         "threads": str(machine.threads),
         "dtypes": str(machine.effective_dtypes()),
-        **package_versions((*TRAINING_PACKAGES, *TASK_PACKAGES, TORCHAO, "evalkit-lm")),
+        **package_versions((*TRAINING_PACKAGES, *TASK_PACKAGES, *SOME_PACKAGES, "evalkit-lm")),
     }
 
 

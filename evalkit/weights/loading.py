@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.metadata
 import logging
 import warnings
 from collections.abc import Iterator
@@ -59,8 +60,9 @@ def prepare_base(
 
 
 def converted_folder(source: WeightsSource, cache: Path) -> Path:
-    """Where the conversion of a GGUF source is kept."""
-    return cache / "bases" / f"{source.digest[:16]}-{_CONVERSION}"
+    """Where the conversion of a GGUF source is kept: made again by another version of gguf."""
+    version = importlib.metadata.version("gguf")
+    return cache / "bases" / f"{source.digest[:16]}-{_CONVERSION}-{version}"
 
 
 def load_model(

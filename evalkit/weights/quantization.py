@@ -175,8 +175,9 @@ def expand(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
             model.set_submodule(name, _plain_layer(layer, dtype))
             # bitsandbytes' weights point back at their layer: a circle, which would keep all of
             # them beside the new ones until Python next collects.
-            if getattr(layer.weight, "module", None) is layer:
-                layer.weight.module = None
+            weight: Any = getattr(layer, "weight", None)
+            if getattr(weight, "module", None) is layer:
+                weight.module = None
             del layer
     forget_quantization(model)
     return model
