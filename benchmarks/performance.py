@@ -2,8 +2,8 @@
 
     python benchmarks/performance.py --data ../shared/data
 
-About a quarter of an hour on two cores that nothing else uses. `--page` writes the page from
-results that are there already.
+About three quarters of an hour on two cores that nothing else uses, half an hour with `--rounds 1`.
+`--page` writes the page from results that are there already.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, help="the folder with blimp/ and mmlu/")
     parser.add_argument("--results", type=Path, default=ROOT / "reports" / "performance")
+    parser.add_argument("--rounds", type=int, help="alternations of each, at most")
     parser.add_argument("--page", action="store_true", help="write the page, measure nothing")
     given = parser.parse_args()
     data = given.data if given.data is not None and given.data.is_dir() else None
@@ -38,7 +39,7 @@ def main() -> None:
             if script == "tasks.py" and data is None:
                 print(f"{script} is left out: --data names no folder", file=sys.stderr)
                 continue
-            measure(script, rounds, given.results, data)
+            measure(script, min(rounds, given.rounds or rounds), given.results, data)
     write_page(given.results)
 
 

@@ -15,6 +15,8 @@ from small_run import VARIANTS, numbers, small_run, write_suite
 from evalkit.errors import StoreError
 from evalkit.store import Store
 
+pytestmark = pytest.mark.system
+
 INPUTS = ("suite.yaml", "data.jsonl")
 
 

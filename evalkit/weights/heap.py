@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class _Trimmer:
             self._weights = 0
 
 
-_WEIGHTS = 2**23
-"""32 MiB of them in float32."""
+_WEIGHTS = 2**22
+"""16 MiB of them in float32; bitsandbytes makes indices of 8 bytes for each."""
 
 
 def trim_between_layers(tuner: Any) -> None:
@@ -65,7 +66,7 @@ def trim_between_quantizations() -> Iterator[None]:
         @functools.wraps(convert)
         def convert_and_trim(operation: Any, weights: Any, **named: Any) -> Any:
             converted = convert(operation, weights, **named)
-            trimmer.count(sum(weight.numel() for weight in converted.values()))
+            trimmer.count(_count(weights))
             return converted
 
         return convert_and_trim
@@ -77,6 +78,12 @@ def trim_between_quantizations() -> Iterator[None]:
     finally:
         for kind, original in zip(kinds, originals, strict=True):
             kind.convert = original
+
+
+def _count(weights: Mapping[str, Any]) -> int:
+    """Of what transformers hands to a quantisation: tensors by name, alone or in lists."""
+    lists = (found if isinstance(found, list) else [found] for found in weights.values())
+    return sum(weight.numel() for weight in itertools.chain.from_iterable(lists))
 
 
 def leave_file(model: torch.nn.Module) -> None:

@@ -20,7 +20,7 @@ from evalkit.weights.adapters import attach_adapter, check_adapter
 from evalkit.weights.building import BuildContext, BuiltVariant
 from evalkit.weights.folders import written_aside
 from evalkit.weights.group4 import is_group4
-from evalkit.weights.heap import leave_file, trim_between_layers
+from evalkit.weights.heap import leave_file, trim_between_layers, trim_heap
 from evalkit.weights.initial import check_quantization, with_residual
 from evalkit.weights.kept_modules import kept_modules
 from evalkit.weights.memory import release_memory
@@ -231,6 +231,7 @@ def _finish(build: _Build, seconds: dict[str, float], started: float) -> BuiltVa
     model = _loaded(build)
     trust = build.context.trust_remote_code
     tokenizer = loading.load_tokenizer(build.folder, trust_remote_code=trust)
+    trim_heap()  # of what reading a vocabulary takes
     repacked = quantization.repacked_layers(model)
     facts: dict[str, Any] = {
         "effective_dtype": build.load_dtype,

@@ -7,6 +7,8 @@ from looking import CONTRAST, opened
 
 from evalkit.report.html import write_report
 
+pytestmark = pytest.mark.system
+
 SIZES = [(1440, 900), (768, 1024), (390, 844), (320, 640)]
 
 

@@ -7,6 +7,8 @@ from looking import opened
 
 from evalkit.report.html import write_report
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(scope="module")
 def detailed_file(made_up, tmp_path_factory):

@@ -10,6 +10,8 @@ from looking import CONTRAST, opened
 
 from evalkit.report.site import write_site
 
+pytestmark = pytest.mark.system
+
 SIZES = [(1440, 900), (390, 844)]
 SCHEMES = ["light", "dark"]
 

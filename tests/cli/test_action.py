@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).parents[2]
 OFFICIAL = {
     "actions/setup-python", "actions/cache/restore", "actions/cache/save",

@@ -11,6 +11,8 @@ import pytest
 from evalkit.cli import run_command_line
 from evalkit.store import Store
 
+pytestmark = pytest.mark.system
+
 TEXTS = [
     "The model reads the words and the words are scored one by one, and then again from the start.",
     "A quantised weight lies on a grid; an adapter moves it a little, never more than a little.",

@@ -10,6 +10,8 @@ from evalkit.cli import run_command_line
 from evalkit.records import JobRecord, Score
 from evalkit.store import Store, VariantResult
 
+pytestmark = pytest.mark.system
+
 UNITS = 40
 
 

@@ -8,6 +8,8 @@ from ruamel.yaml import YAML
 from evalkit.cli import run_command_line
 from evalkit.suite import load_suite
 
+pytestmark = pytest.mark.system
+
 OFFICIAL = {
     "actions/checkout", "actions/setup-python", "actions/cache/restore", "actions/cache/save",
     "actions/upload-artifact",

@@ -11,6 +11,8 @@ import pytest
 from evalkit.cli import run_command_line
 from evalkit.cli.outputs import SUMMARY_LIMIT
 
+pytestmark = pytest.mark.system
+
 SUITE = """\
 name: outputs
 model: {model}

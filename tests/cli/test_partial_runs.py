@@ -11,6 +11,8 @@ from small_run import small_run, write_suite
 from evalkit.cli import run_command_line
 from evalkit.store import Store
 
+pytestmark = pytest.mark.system
+
 METRICS = "  divergence: {on: texts, reference: nf4+adapter, max_length: 64}\n"
 GATES = """\
 gates:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
+
 from evalkit.cli import run_command_line
+
+pytestmark = pytest.mark.system
 
 SUITE = """\
 name: tiny

@@ -10,6 +10,8 @@ from stored_runs import VERDICTS, make_score, result, start
 from evalkit.cli import run_command_line
 from evalkit.store import Store
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -7,6 +7,8 @@ import pytest
 
 from evalkit.cli import run_command_line
 
+pytestmark = pytest.mark.system
+
 TEXTS = (
     "The model reads the words and the words are scored one by one, and then again.",
     "A quantised weight lies on a grid; an adapter moves it a little, never more.",

@@ -15,6 +15,8 @@ from evalkit.cli import run_command_line
 from evalkit.records import JobRecord
 from evalkit.store import Store, VariantResult
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ import pytest
 from evalkit.cli import run_command_line
 from evalkit.store import Store
 
+pytestmark = pytest.mark.system
+
 DEFINITION = """\
 task: pick
 dataset_path: json

@@ -9,6 +9,8 @@ from evalkit.cli import run_command_line
 from evalkit.records import COSTS
 from evalkit.store import Store
 
+pytestmark = pytest.mark.system
+
 TEXTS = [
     "The model reads the words and the words are scored one by one, and then again.",
     "A quantised weight lies on a grid; an adapter moves it a little.",

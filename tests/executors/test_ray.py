@@ -31,7 +31,7 @@ ALONE = "metrics.divergence=null"
 WAIT_SECONDS = 120.0
 
 # Where tests are spread by groups, one cluster for all of these: it takes half a gigabyte.
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from evalkit.judging.gates import is_ok
 from evalkit.records import JobRecord, RunRecord, VariantRecord, Verdict
 from evalkit.store import Store
 
+pytestmark = pytest.mark.system
+
 pytest_plugins = ["pytester"]
 
 SUITE = """\

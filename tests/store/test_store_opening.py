@@ -22,6 +22,8 @@ from evalkit.store.engines import display
 from evalkit.store.failures import masked
 from evalkit.store.opening import database_url
 
+pytestmark = pytest.mark.system
+
 PROJECT = Path(__file__).resolve().parents[2]
 PROCESSES = 5
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).resolve().parents[2]
 BAND = 0.15
 BATCH_TOKENS = 512
@@ -40,7 +42,7 @@ def measured(tmp_path_factory, tiny_tokenizer):
 
     lora = LoraConfig(task_type="CAUSAL_LM", r=16, target_modules="all-linear")
     get_peft_model(model, lora).save_pretrained(adapter, save_embedding_layers=False)
-    names = ("fp16", "nf4", "dequant-merged", "fp16-merged", "fp16-merged-nf4")
+    names = (*SIXTEEN_BIT, "nf4", "fp16-merged-nf4")
     batch = ("--batch-tokens", str(BATCH_TOKENS))
     told = subprocess.run(
         [sys.executable, "benchmarks/memory.py", str(folder), str(adapter), *names, *batch],
@@ -56,8 +58,7 @@ def measured(tmp_path_factory, tiny_tokenizer):
 
 
 def test_the_estimate_is_near_the_measured_peak(measured):
-    for name in (*SIXTEEN_BIT, "nf4"):
-        found = measured[name]
+    for name, found in measured.items():
         apart = found["measured"] - found["estimated"]
         assert abs(apart) <= BAND * found["estimated"] + KERNELS, (name, found)
 
@@ -65,8 +66,7 @@ def test_the_estimate_is_near_the_measured_peak(measured):
 def test_no_path_holds_two_16_bit_models(measured):
     """The peak is one model in 16 bits and what scoring a batch takes, +15 %."""
     whole = measured["fp16"]["weights"]
-    for name in (*SIXTEEN_BIT, "nf4"):
-        found = measured[name]
+    for name, found in measured.items():
         scoring = found["score"] - found["weights"] if name in SIXTEEN_BIT else 0
         assert found["measured"] <= (1 + BAND) * (whole + max(0, scoring)) + KERNELS, (name, found)
 
@@ -74,8 +74,8 @@ def test_no_path_holds_two_16_bit_models(measured):
 def test_what_is_quantised_again_takes_no_more_to_score_than_what_never_was_merged(measured):
     """Neither the merged model nor the file that it went through is still in memory.
 
-    How much bitsandbytes leaves behind while it quantises depends on when Python collects it, so
-    the peak of building is not asserted here (docs/memory.md).
+    Embeddings are: what never was merged reads the rows that it needs out of a mapped file.
     """
     again, once = measured["fp16-merged-nf4"]["score"], measured["nf4"]["score"]
-    assert again <= once + KERNELS + measured["fp16"]["weights"] // 8, (again, once)
+    embeddings = 2 * 2 * 8000 * 768
+    assert again <= once + embeddings + KERNELS, (again, once)
