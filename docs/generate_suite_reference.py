@@ -5,6 +5,10 @@ python docs/generate_suite_reference.py
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
+import textwrap
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -190,6 +194,22 @@ def _section(title: str, model: type[BaseModel]) -> str:
     return f"\n## {title}\n\n{intro}\n\n| key | value | default | |\n|---|---|---|---|\n{table}"
 
 
+def explanations(model: type[BaseModel]) -> dict[str, str]:
+    """What stands below each field in the source, by the field's name.
+
+    pydantic would read it too, each time that a suite's models are imported.
+    """
+    found = {}
+    for kind in reversed(model.__mro__):
+        if kind.__module__.startswith("evalkit."):
+            (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+            assert isinstance(definition, ast.ClassDef)
+            for field, below in itertools.pairwise(definition.body):
+                if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                    found[ast.unparse(field.target)] = str(ast.literal_eval(below.value))
+    return found
+
+
 def _row(model: type[BaseModel], name: str, field: FieldInfo) -> str:
     if field.exclude:
         return ""
@@ -200,7 +220,7 @@ def _row(model: type[BaseModel], name: str, field: FieldInfo) -> str:
     else:
         value = field.get_default(call_default_factory=True)
         default = "" if value in (None, "", (), {}) else f"`{_yaml(value)}`"
-    meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+    meaning = " ".join(explanations(model).get(name, "").split()).replace("|", "\\|")
     return f"| `{key}` | {kind} | {default} | {meaning} |\n"
 
 

@@ -34,7 +34,6 @@ class Spec(BaseModel):
         frozen=True,
         validate_by_name=True,
         validate_by_alias=True,
-        use_attribute_docstrings=True,
         arbitrary_types_allowed=True,
     )
     more_keys: ClassVar[tuple[str, ...]] = ()
