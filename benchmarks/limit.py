@@ -1,4 +1,4 @@
-"""The least that must be done for field.py's seven variants: imports, loads, full forward batches.
+"""The least that must be done for seven variants: imports, loads, full forward batches.
 
 No text, no store, no losses of documents, no check, no report. Documents and chunks go through in
 full batches, the task's sentences in batches of the size that the task is run with. Loads are the
