@@ -259,7 +259,7 @@ def spare_libraries() -> None:
 
 _spared_modules = 0
 _USUAL = (700, 10, 10)
-"""How many objects may be made between two looks for garbage, as Python starts."""
+"""How many objects may be made between two looks for garbage, as Python 3.11 starts."""
 
 
 def release_memory() -> None:

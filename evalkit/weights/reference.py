@@ -65,11 +65,9 @@ class StreamedReference:
         prefix = getattr(skeleton, "base_model_prefix", "")
         self._tensors = FolderTensors(start, prefix=prefix)
         # Before it nothing but a load decides the base's weights: the rest are adapters' steps.
-        self._first = next(
-            (i for i, step in enumerate(path) if isinstance(step, paths.Quantize)), 0
-        )
-        of_base = kept is not None and start == folder
-        self._kept = FolderTensors(kept, prefix=prefix) if of_base and kept else None
+        quantize = (i for i, step in enumerate(path) if isinstance(step, paths.Quantize))
+        self._first = next(quantize, None)
+        self._kept = FolderTensors(kept, prefix=prefix) if kept and start == folder else None
         self._deltas = {
             name: AdapterDelta(context.adapters[name], self._meta_model())
             for name in attached

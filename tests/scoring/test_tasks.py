@@ -7,6 +7,7 @@ import pytest
 
 from evalkit.errors import DataError, ScoringError, UsageError
 from evalkit.records import SampleText
+from evalkit.scoring.task_surroundings import sandboxed
 from evalkit.scoring.tasks import score_task
 from evalkit.suite import load_suite
 from evalkit.tasks.sources import check_trusted, resolve_tasks
@@ -451,3 +452,16 @@ def test_a_log_likelihood_that_is_not_finite_is_an_error(place, tiny_model, tiny
     tiny_model.lm_head.weight.data[7] = float("nan")
     with pytest.raises(ScoringError, match="pick: sample 0: a log-likelihood is nan"):
         score(place, tiny_model, tiny_tokenizer, entry("pick"))
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_template_is_compiled_once_and_lm_evals_own_environment_comes_back(trusted):
+    from lm_eval import utils
+
+    own = utils.env
+    with sandboxed(utils, trusted=trusted):
+        first = utils.env.from_string("{{ question|regex_replace('a', 'b') }}")
+        assert utils.env.from_string("{{ question|regex_replace('a', 'b') }}") is first
+        assert utils.apply_template("{{ question }}!", {"question": "why"}) == "why!"
+    assert utils.env is own
+    assert own.from_string("{{ x }}") is not own.from_string("{{ x }}")

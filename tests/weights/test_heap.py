@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from evalkit.weights import heap
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/maps")
 
 
@@ -55,3 +57,27 @@ def test_quantised_weights_let_the_16_bit_file_go(bench, kind, tiny_adapter):
     assert not mapped(bench.context.cache / "scratch")
     assert not mapped(bench.context.base.folder)
     assert built.model.model.embed_tokens.weight.dtype == torch.float32
+
+
+def test_a_merge_into_4_bits_lets_the_kept_file_go(bench, tiny_adapter):
+    """Its codes are new; an embedding in the file would keep the old ones in memory."""
+    bench.adding(a=tiny_adapter).build({"quantize": "nf4"}, {"attach": "a"}, "merge")
+    (folder,) = (f for f in (bench.context.cache / "quantized").iterdir() if f.is_dir())
+    assert not mapped(folder)
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_the_heap_is_trimmed_while_layers_are_quantised_and_merged(
+    bench, kind, tiny_adapter, monkeypatch
+):
+    trims = []
+    monkeypatch.setattr(heap, "trim_heap", lambda: trims.append(None))
+    monkeypatch.setattr(heap, "_WEIGHTS", 1)
+    bench.build({"quantize": kind})
+    layers = 14
+    assert len(trims) == layers
+    bench.adding(a=tiny_adapter).build({"load": "fp32"}, {"attach": "a"}, "merge")
+    assert len(trims) == 2 * layers
+    monkeypatch.setattr(heap, "_WEIGHTS", 10**9)
+    bench.build({"quantize": kind})
+    assert len(trims) == 2 * layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 
@@ -160,3 +161,14 @@ def test_the_peak_of_a_gpu_is_seen():
         taken = torch.ones(100_000_000, dtype=torch.uint8, device="cuda")
         del taken
     assert peak.device_bytes > 90_000_000
+
+
+def test_jobs_look_for_garbage_as_often_as_python_does():
+    """The command line does not while it starts; a model that is no longer used must go."""
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(100_000)
+        memory.spare_libraries()
+        assert gc.get_threshold()[0] < 10_000
+    finally:
+        gc.set_threshold(*before)
