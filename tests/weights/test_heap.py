@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from evalkit.weights import heap
+from evalkit.weights import heap, quantization
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/maps")
 
@@ -61,9 +61,10 @@ def test_quantised_weights_let_the_16_bit_file_go(bench, kind, tiny_adapter):
 
 def test_a_merge_into_4_bits_lets_the_kept_file_go(bench, tiny_adapter):
     """Its codes are new; an embedding in the file would keep the old ones in memory."""
-    bench.adding(a=tiny_adapter).build({"quantize": "nf4"}, {"attach": "a"}, "merge")
+    built = bench.adding(a=tiny_adapter).build({"quantize": "nf4"}, {"attach": "a"}, "merge")
     (folder,) = (f for f in (bench.context.cache / "quantized").iterdir() if f.is_dir())
     assert not mapped(folder)
+    assert len(quantization.quantized_layers(built.model)) == 14
 
 
 @pytest.mark.parametrize("kind", ["int8", "nf4"])
