@@ -17,7 +17,8 @@ from evalkit.runner import plan_suite
 from evalkit.running.options import RunOptions
 from evalkit.sources import resolve_weights, trained_adapter_folder
 from evalkit.suite import load_suite
-from evalkit.weights.loading import load_tokenizer, prepare_base
+from evalkit.weights.loading import prepare_base
+from evalkit.weights.tokenizers import load_tokenizer
 
 QUICKSTART = ROOT / "suites" / "quickstart.yaml"
 VARIANTS = (

@@ -27,7 +27,8 @@ from evalkit.scoring.layout import plan_layout
 from evalkit.scoring.perplexity import score_perplexity
 from evalkit.sources import resolve_weights
 from evalkit.suite import load_suite
-from evalkit.weights.loading import load_model, load_tokenizer, prepare_base, torch_dtype
+from evalkit.weights.loading import load_model, prepare_base, torch_dtype
+from evalkit.weights.tokenizers import load_tokenizer
 
 SUITE = ROOT / "suites" / "quickstart.yaml"
 BATCHES = (512, 1024, 2048, 4096, 8192)

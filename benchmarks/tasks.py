@@ -23,7 +23,8 @@ from evalkit.scoring.tasks import score_task
 from evalkit.sources import resolve_weights
 from evalkit.suite import load_suite
 from evalkit.tasks.sources import resolve_tasks
-from evalkit.weights.loading import load_model, load_tokenizer, prepare_base, torch_dtype
+from evalkit.weights.loading import load_model, prepare_base, torch_dtype
+from evalkit.weights.tokenizers import load_tokenizer
 
 BATCH = 16
 TASKS = {"blimp": "blimp/adjunct_island.jsonl", "mmlu_prompts": "mmlu/zero_shot_val.jsonl"}

@@ -58,7 +58,7 @@ def join(task: ScoreTask, outcomes: Sequence[Outcome]) -> Outcome:
 
 
 def _joined(task: ScoreTask, parts: Sequence[Part]) -> dict[str, Score]:
-    from evalkit.weights.loading import load_tokenizer
+    from evalkit.weights.tokenizers import load_tokenizer
 
     trust = task.context.trust_remote_code
     tokenizer = load_tokenizer(parts[0].tokenizer, trust_remote_code=trust)

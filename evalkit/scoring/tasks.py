@@ -197,8 +197,8 @@ def _evaluate(
             continue
         lm = needing_few_logits(HFLM)(
             pretrained=model,
-            # It may be given a padding token.
-            tokenizer=copy.deepcopy(tokenizer),
+            # One without a padding token is given one.
+            tokenizer=copy.deepcopy(tokenizer) if tokenizer.pad_token_id is None else tokenizer,
             device=str(model.device),
             batch_size=spec.batch_size,
             max_length=spec.max_length,

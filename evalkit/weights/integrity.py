@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 _PIECE, _PIECE_ON_CPU = 2**22, 2**15
-"""Elements that are taken to float64 at once: on a CPU no more than its caches hold."""
+"""Elements of a sum in float32: on a CPU no more than its caches hold."""
 
 
 def measure_survival(
@@ -135,23 +135,21 @@ def _measure(name: str, layer: Any, reference: StreamedReference) -> ModuleSurvi
 
 
 def _sums(final: torch.Tensor, expected: ReferenceLayer) -> tuple[float, float, float, float]:
-    """⟨happened, wanted⟩, ‖wanted‖², ‖happened − wanted‖², ‖W‖², summed in float64."""
+    """⟨happened, wanted⟩, ‖wanted‖², ‖happened − wanted‖², ‖W‖².
+
+    Differences and the products of a piece in float32, the pieces summed in float64.
+    """
     import torch
 
     size = _PIECE_ON_CPU if final.device.type == "cpu" else _PIECE
     rows = max(1, size // max(1, final.shape[-1]))
-    totals = np.zeros(4)
+    totals = torch.zeros(4, dtype=torch.float64, device=final.device)
     tensors = (final, expected.weight, expected.wanted)
     for piece in zip(*(torch.split(tensor, rows) for tensor in tensors), strict=True):
-        end, start, wanted = (part.double().flatten() for part in piece)
+        end, start, wanted = (part.flatten() for part in piece)
         happened = end - start
         missed = happened - wanted
-        totals += [
-            float(happened @ wanted),
-            float(wanted @ wanted),
-            float(missed @ missed),
-            float(start @ start),
-        ]
+        totals += torch.stack([happened @ wanted, wanted @ wanted, missed @ missed, start @ start])
     inner, norm, error, weight = totals.tolist()
     return inner, norm, error, weight
 

@@ -1,4 +1,4 @@
-"""Reads base weights and tokenizers: safetensors folders, and GGUF files converted once."""
+"""Reads base weights: safetensors folders, and GGUF files converted once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from evalkit.weights.quantization import (
 
 if TYPE_CHECKING:
     import torch
-    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedModel
 
 _CONVERSION = 1
 """Part of a converted folder's name: raised when a conversion yields other files."""
@@ -129,26 +129,6 @@ def auto_class(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     return AutoModelForSeq2SeqLM if is_encoder_decoder(folder) else AutoModelForCausalLM
-
-
-def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Loads a folder's tokenizer.
-
-    Raises:
-        WeightsError: there is none, or it cannot be read.
-    """
-    from transformers import AutoTokenizer, PreTrainedTokenizerBase
-
-    try:
-        with quiet_libraries():
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder, trust_remote_code=trust_remote_code, local_files_only=True
-            )
-    except Exception as error:  # as above
-        raise WeightsError(f"{folder}: its tokenizer cannot be loaded: {why(error)}") from error
-    if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        raise WeightsError(f"{folder}: holds no tokenizer")
-    return tokenizer
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -24,6 +24,7 @@ from evalkit.weights.heap import leave_file, trim_between_layers, trim_heap
 from evalkit.weights.initial import check_quantization, with_residual
 from evalkit.weights.kept_modules import kept_modules
 from evalkit.weights.memory import release_memory
+from evalkit.weights.tokenizers import load_tokenizer
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -230,7 +231,7 @@ def _next_steps(path: paths.Path, index: int) -> tuple[int, Callable[[_Build], N
 def _finish(build: _Build, seconds: dict[str, float], started: float) -> BuiltVariant:
     model = _loaded(build)
     trust = build.context.trust_remote_code
-    tokenizer = loading.load_tokenizer(build.folder, trust_remote_code=trust)
+    tokenizer = load_tokenizer(build.folder, trust_remote_code=trust)
     trim_heap()  # of what reading a vocabulary takes
     repacked = quantization.repacked_layers(model)
     facts: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -147,6 +148,7 @@ def _build_base(recipe: _Recipe, *, job: str, on_progress: OnProgress) -> BuiltV
     if recipe.full and quantization.quantized_layers(built.model):
         raise TrainingError(f"{recipe.name}: quantised weights cannot be trained whole; use lora")
     quantization.refuse_repacked(built.model, "train")
+    built.tokenizer = copy.deepcopy(built.tokenizer)  # trl changes it, and variants share theirs
     return built
 
 

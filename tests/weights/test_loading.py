@@ -14,6 +14,7 @@ from evalkit.errors import WeightsError
 from evalkit.sources import WeightsSource
 from evalkit.weights import loading
 from evalkit.weights.checkpoint import checkpoint_headers, read_headers, stored_dtype
+from evalkit.weights.tokenizers import load_tokenizer
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_a_folder_without_tokenizer(copied):
     for file in copied.glob("tokenizer*"):
         file.unlink()
     with pytest.raises(WeightsError, match="tokenizer"):
-        loading.load_tokenizer(copied)
+        load_tokenizer(copied)
 
 
 @pytest.mark.parametrize(("named", "short"), [("bfloat16", "bf16"), ("float16", "fp16")])
@@ -224,7 +225,7 @@ def test_gguf_is_dequantised_once_into_safetensors(gguf_source, tmp_path):
         assert torch.equal(tensors[f"model.{ours}.weight"], expected)
     assert "quantization_config" not in json.loads((folder / "config.json").read_text())
     assert load(folder).num_parameters() == sum(value.size for value in values.values()) + 3 * 64
-    assert loading.load_tokenizer(folder).eos_token_id == 31
+    assert load_tokenizer(folder).eos_token_id == 31
     stamp = (folder / "model.safetensors").stat().st_mtime_ns
     loading.prepare_base(source, cache, on_progress=ticks.append)
     assert len(ticks) == 1

@@ -49,6 +49,18 @@ def test_training_never_changes_the_base(bench, tmp_path, tiny_folder):
     assert torch.equal(bench.logits_of(built.model.unload()), before)
 
 
+def test_training_leaves_the_tokenizer_that_variants_share(bench, tmp_path):
+    shared = bench.build(NF4).tokenizer
+    padding, shared.pad_token = shared.pad_token, None  # trl gives one to those that have none
+    try:
+        bench.train(bench.recipe(), tmp_path / "out")
+        after = bench.build(NF4).tokenizer
+        assert after is shared
+        assert after.pad_token is None
+    finally:
+        shared.pad_token = padding
+
+
 def test_the_same_recipe_gives_the_same_bytes(bench, tmp_path):
     spec = bench.recipe(lora={"dropout": 0.1}, seed=7)
     bench.train(spec, tmp_path / "one")
