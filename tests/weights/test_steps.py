@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from evalkit.errors import WeightsError
-from evalkit.weights import quantization, steps
+from evalkit.weights import quantization, verbs
 from evalkit.weights.export import save_variant
 from evalkit.weights.folders import written_aside
 
@@ -108,12 +108,12 @@ def test_the_quantised_base_is_cached_and_never_changed(bench):
     cached = bench.context.cache / "quantized"
     before = digests(cached)
     assert any(name.endswith(".safetensors") for name in before)
-    for verbs in (
+    for steps in (
         (NF4, ATTACH),
         (NF4, ATTACH, "merge"),
         (NF4, "dequantize", ATTACH, "merge", NF4),
     ):
-        built = bench.build(*verbs)
+        built = bench.build(*steps)
         bench.logits_of(built.model)
     assert digests(cached) == before
 
@@ -144,7 +144,7 @@ def test_no_layer_is_rearranged_by_a_forward_pass(bench):
 
 
 def merge_built(built, folder, context):
-    steps.merge(steps._Build(context, built.folder, model=built.model))
+    verbs.merge(verbs.Build(context, built.folder, model=built.model))
 
 
 VERBS = {
