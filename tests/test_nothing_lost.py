@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from crashes import Killed, Point, Points, copied, power_off, put_back
-from small_run import VARIANTS, numbers, small_run, write_suite
+from small_run import SHARING, numbers, small_run, write_suite
 
 from evalkit.errors import StoreError
 from evalkit.store import Store
@@ -28,7 +28,7 @@ def watched(tmp_path_factory, tiny_folder, on_the_cpu):
     """
     folder = tmp_path_factory.mktemp("watched") / "place"
     images = tmp_path_factory.mktemp("images")
-    write_suite(folder, tiny_folder)
+    write_suite(folder, tiny_folder, variants=SHARING)
     found: list[Point] = []
 
     def keep(point: Point) -> None:
@@ -60,8 +60,8 @@ def goes_on(folder: Path, expected: dict[str, bytes]) -> None:
     record, jobs = small_run(folder)
     assert record.exit_code == 0, [v.job.error for v in record.variants if v.job]
     assert numbers(record) == expected
-    scored = {name for name in VARIANTS if jobs[f"score {name}"] == "done"}
-    assert scored == set(VARIANTS) - known
+    scored = {name for name in SHARING if jobs[f"score {name}"] == "done"}
+    assert scored == set(SHARING) - known
     assert {entry.suffix for entry in (folder / "cache" / "adapters").iterdir()} <= {
         "", ".lock", ".tmp", ".old",
     }  # fmt: skip
@@ -99,7 +99,7 @@ def test_a_crash_that_cleans_up_on_its_way_out_loses_nothing(watched, tmp_path, 
         if folder.exists():
             put_back(tmp_path / "inputs", folder)
         else:
-            write_suite(folder, tiny_folder)
+            write_suite(folder, tiny_folder, variants=SHARING)
             copied(folder, tmp_path / "inputs")
 
         def die(point: Point, last: int = last) -> None:
@@ -146,7 +146,7 @@ def test_a_disk_that_is_full_at_a_commit_loses_nothing(watched):
 @pytest.fixture
 def place(watched, tmp_path, tiny_folder):
     """A folder of its own with the suite, and nothing computed."""
-    write_suite(tmp_path / "place", tiny_folder)
+    write_suite(tmp_path / "place", tiny_folder, variants=SHARING)
     return tmp_path / "place"
 
 
@@ -295,7 +295,7 @@ def test_eight_runs_at_once_train_once_and_lose_nothing(watched, tmp_path, tiny_
     """On one store and one cache, both new."""
     _, _, _, expected = watched
     folder = tmp_path / "place"
-    write_suite(folder, tiny_folder)
+    write_suite(folder, tiny_folder, variants=SHARING)
     assert exit_codes(AT_ONCE, folder, 8) == [0] * 8
     with Store.open(str(folder / "runs.db")) as store:
         runs = [store.load_run(summary.id) for summary in store.list_runs()]

@@ -34,6 +34,7 @@ from evalkit.paths.variants import (
     VariantGraph,
     merged_adapters,
     preset_path,
+    shared_beginnings,
 )
 
 __all__ = [
@@ -63,5 +64,6 @@ __all__ = [
     "path_from_json",
     "path_json",
     "preset_path",
+    "shared_beginnings",
     "step_json",
 ]

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from evalkit.paths.quantize import Quantize
 from evalkit.paths.steps import (
     QUANT_NAMES,
     Attach,
+    Load,
     Merge,
     Path,
     PathError,
@@ -107,6 +109,29 @@ def merged_adapters(path: Path, full: Collection[str] = ()) -> tuple[str, ...]:
 
 
 # ----------------------------------------------------------------------------- variant graph
+
+
+def shared_beginnings(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """The beginnings that several paths share, and after which one of them quantises.
+
+    Weights that were made on a path are written to files before they are quantised, so at such a
+    place there are files that another variant can start from. Weights that were only loaded are
+    left out: those files are there already.
+
+    Args:
+        paths: normalised, one for each variant that is built.
+
+    Returns:
+        The longest first.
+    """
+    found = {
+        path[:index]
+        for path in paths
+        for index, step in enumerate(path)
+        if isinstance(step, Quantize) and not isinstance(path[index - 1], Load)
+    }
+    shared = (start for start in found if sum(p[: len(start)] == start for p in paths) > 1)
+    return tuple(sorted(shared, key=lambda start: (-len(start), repr(start))))
 
 
 class VariantGraph:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from evalkit.digests import digest_json
 from evalkit.executors.queue import Queue
 from evalkit.executors.tasks import (
     FOUND,
@@ -16,6 +19,8 @@ from evalkit.executors.tasks import (
     TrainTask,
 )
 from evalkit.masking import masked
+from evalkit.paths import Path as VariantPath
+from evalkit.paths import path_json, shared_beginnings
 from evalkit.plan import Plan
 from evalkit.plan_jobs import LeftOut, ScoreJob, TrainJob
 from evalkit.records import (
@@ -81,6 +86,9 @@ class JobDriver:
         self._referencing: bool | None = None
         """Whether the reference is being written; None where nobody has asked for it."""
         self._reference = ReferenceKeeper(plan, options.cache / "scratch" / f"reference-{run_id}")
+        self._beginnings = options.cache / "scratch" / f"beginnings-{run_id}"
+        self._shared: Mapping[VariantPath, Path] = {}
+        """Where in it the weights are that variants of this run go on from."""
 
     def run(self, training: Sequence[TrainJob], scoring: Sequence[ScoreJob] = ()) -> None:
         """Trains and scores; takes what earlier runs trained, and numbers whose keys are equal.
@@ -105,6 +113,8 @@ class JobDriver:
                 waiting = self._set_free(waiting)
         finally:
             self._reference.delete()
+            self._shared = {}
+            shutil.rmtree(self._beginnings, ignore_errors=True)
 
     def take_left_out(self, left_out: LeftOut) -> None:
         """Records what the store knows of the variants that this run leaves out; computes nothing.
@@ -127,9 +137,14 @@ class JobDriver:
     def _set_free(self, waiting: Sequence[ScoreJob]) -> list[ScoreJob]:
         """Queues what waits for no training any more; returns the rest."""
         rest = [job for job in waiting if self._training & set(self._needed(job))]
-        for job in waiting:
-            if job not in rest:
-                self._queue_score(job)
+        missing = [job for job in waiting if job not in rest and self._look_up(job)]
+        computed = [*rest, *(job for name, job in self._scorings.items() if name in self._found)]
+        starts = shared_beginnings([job.variant.path for job in computed])
+        self._shared = {
+            start: self._beginnings / digest_json(path_json(start))[:16] for start in starts
+        }
+        for job in missing:
+            self._queue_score(job)
         return rest
 
     def _needed(self, job: ScoreJob) -> tuple[str, ...]:
@@ -137,21 +152,26 @@ class JobDriver:
         reference = self._plan.reference if self._plan.diverges(job) else None
         return (*job.adapters, *(reference.job.adapters if reference is not None else ()))
 
-    def _queue_score(self, job: ScoreJob) -> None:
+    def _look_up(self, job: ScoreJob) -> bool:
+        """Records a job of which nothing is to be computed; whether there is something."""
         lost = next((name for name in job.adapters if name in self.untrained), None)
         if lost is not None:
             error = f"its adapter {lost} was not trained: {self.untrained[lost]}"
             self._record_failure(job, error)
-            return
+            return False
         known = self._find(job)
         if not known.missing:
             self._record_reused(job, known)
-            return
+            return False
         self._found[job.name] = known
-        if DIVERGENCE in known.missing and not self._reference_is_there():
+        return True
+
+    def _queue_score(self, job: ScoreJob) -> None:
+        missing = self._found[job.name].missing
+        if DIVERGENCE in missing and not self._reference_is_there():
             self._compared.append(job)
         else:
-            self._add(self.score_task(job, known.missing))
+            self._add(self.score_task(job, missing))
 
     def _reference_is_there(self) -> bool:
         """Whether divergence can be measured; the first to ask sees to it that it will."""
@@ -258,7 +278,8 @@ class JobDriver:
         self._watcher.job_ended(result.job, scores)
 
     def _context(self) -> BuildContext:
-        return build_context(self._plan, self._options.cache, self.folders)
+        context = build_context(self._plan, self._options.cache, self.folders)
+        return replace(context, shared=self._shared)
 
     def job_record(self, outcome: Outcome, kind: JobKind) -> JobRecord:
         """What became of a task; keeps the exit code of one that failed."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from evalkit.paths import Path as VariantPath
 from evalkit.sources import WeightsSource
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class BuildContext:
     effective_dtypes: Mapping[str, str]
     """What a path's dtype is really computed in here: {"fp16": "bf16", ...}."""
     trust_remote_code: bool = False
+    shared: Mapping[VariantPath, Path] = field(default_factory=dict)
+    """Where the weights at the end of a beginning that several variants share are kept, once the
+    first of them has made them."""
     gpus: int | None = None
     """Over how many `device_map` spreads the model; None for all that the process sees."""
 

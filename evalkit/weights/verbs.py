@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +44,8 @@ class Build:
     """The last `quantize`, also after a `dequantize`."""
     attached: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    saved: Path | None = None
+    """Files of the weights as they are now, where there are any that others go on from too."""
 
     def dtype(self, name: str | None) -> str:
         """The effective dtype of a dtype in the path."""
@@ -99,15 +103,10 @@ def quantize(step: paths.Quantize, build: Build) -> None:
         beside = _checkpoint_of_base(step, build)
         build.kept = beside if quantization.is_whole(beside, build.context.cache) else None
     build.quantised = step
-    scratch = build.context.cache / "scratch"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as folder:
-        with written_aside(Path(folder) / "merged") as aside, loading.quiet_libraries():
-            loaded(build).save_pretrained(aside)
+    with _written_down(build) as folder:
         build.model = None
         release_memory()  # a model is a cycle of objects: it would stay beside the next one
-        merged = Path(folder) / "merged"
-        build.model = load_folder(build, merged, _few_bits(step, build, merged))
+        build.model = load_folder(build, folder, _few_bits(step, build, folder))
 
 
 def dequantize(step: paths.Dequantize, build: Build) -> None:
@@ -172,6 +171,20 @@ def load_folder(build: Build, folder: Path, bits: Any = None) -> PreTrainedModel
         quantization=bits,
         trust_remote_code=context.trust_remote_code,
     )
+
+
+@contextlib.contextmanager
+def _written_down(build: Build) -> Iterator[Path]:
+    """Files of the weights as they are now: those that others share, or our own for a moment."""
+    if build.saved is not None:
+        yield build.saved
+        return
+    scratch = build.context.cache / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as folder:
+        with written_aside(Path(folder) / "merged") as aside, loading.quiet_libraries():
+            loaded(build).save_pretrained(aside)
+        yield Path(folder) / "merged"
 
 
 def _checkpoint_of_base(step: paths.Quantize, build: Build) -> Path:

@@ -23,6 +23,7 @@ from evalkit.paths import (
     path_from_json,
     path_json,
     preset_path,
+    shared_beginnings,
 )
 
 NF4 = Quantize("nf4", double_quant=True, compute_dtype="fp16")
@@ -323,6 +324,42 @@ def test_two_names_of_one_path_are_no_ancestors_of_each_other():
 
 GROUP4 = {"quantize": "group4"}
 KINDS = {"lora": "lora", "qa": "qa-lora", "q": "loftq", "p": "pissa", "r": "ready", "f": "full"}
+
+
+# --- what several variants begin with
+
+
+def beginnings(*names):
+    made = [normalise(preset_path(name, ["a"]), dtype="fp16") for name in names]
+    return [describe(start) for start in shared_beginnings(made)]
+
+
+def test_a_beginning_is_shared_where_weights_are_written_down_for_a_quantisation():
+    merged = "load fp16, quantise nf4, dequantise to fp16, attach a, merge"
+    assert beginnings("nf4", "dequant-merged", "requantized") == [merged]
+    assert beginnings("fp16-merged", "fp16-merged-nf4") == ["load fp16, attach a, merge"]
+    assert beginnings(*(name for name in PRESETS if "+" not in name)) == [
+        merged,
+        "load fp16, attach a, merge",
+    ]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("fp16", "nf4", "int8"),  # the base's own files are there already
+        ("nf4", "nf4+adapter", "merged-4bit"),  # nothing is written down on their way
+        ("nf4", "requantized"),  # one alone
+        ("fp16-merged-nf4",),
+    ],
+)
+def test_no_beginning_is_shared_where_nothing_would_be_saved(names):
+    assert beginnings(*names) == []
+
+
+def test_two_variants_of_one_path_share_all_of_it_that_is_written_down():
+    path = path_of({"load": "fp16"}, {"attach": "a"}, "merge", {"quantize": "nf4"})
+    assert shared_beginnings([path, path]) == (path[:3],)
 
 
 def test_group4_has_a_group_size_and_no_double_quantisation():

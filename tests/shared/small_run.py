@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from evalkit.executors.local import LocalExecutor
@@ -17,9 +18,18 @@ TEXTS = (
     "Perplexity is the exponential of the mean loss of every token that is scored.",
 )
 VARIANTS = ("nf4", "nf4+adapter", "merged-4bit")
+SHARING = ("nf4", "dequant-merged", "requantized")
+"""Variants of which the last two begin alike: their merge is made once, and kept for the run."""
 
 
-def write_suite(folder: Path, model: Path, *, training: str = "", metrics: str = "") -> Path:
+def write_suite(
+    folder: Path,
+    model: Path,
+    *,
+    training: str = "",
+    metrics: str = "",
+    variants: Sequence[str] = VARIANTS,
+) -> Path:
     """Writes the suite and its data.
 
     Args:
@@ -27,6 +37,7 @@ def write_suite(folder: Path, model: Path, *, training: str = "", metrics: str =
         model: the tiny model's.
         training: more fields of `training`, as ', save_steps: 1'.
         metrics: more lines under `metrics`.
+        variants: their names.
 
     Returns:
         The suite's file.
@@ -46,7 +57,7 @@ adapters:
     data: texts
     lora: {{r: 4, target_modules: [q_proj, v_proj]}}
     training: {{steps: 2, batch_size: 2, max_length: 32, learning_rate: 3e-2{training}}}
-variants: [{", ".join(VARIANTS)}]
+variants: [{", ".join(variants)}]
 metrics:
   perplexity: {{on: texts, max_length: 64}}
   footprint: false
