@@ -125,14 +125,17 @@ def attach_adapter(
                 config.init_lora_weights = True
             if config.use_qalora:
                 require_group4(model, str(folder))
+            # Read to a GPU, as peft does by itself, its numbers would be there twice at once.
             if isinstance(model, PeftModel):
                 before = list(model.base_model.active_adapters)
                 model.add_adapter(module_name, config)
-                model.load_adapter(str(folder), adapter_name=module_name, is_trainable=False)
+                model.load_adapter(
+                    str(folder), adapter_name=module_name, is_trainable=False, torch_device="cpu"
+                )
                 model.base_model.set_adapter([*before, module_name], inference_mode=True)
             else:
                 model = PeftModel.from_pretrained(
-                    model, str(folder), adapter_name=module_name, config=config
+                    model, str(folder), adapter_name=module_name, config=config, torch_device="cpu"
                 )
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         text = " ".join(str(error).split())[:400]

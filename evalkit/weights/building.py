@@ -33,6 +33,8 @@ class BuildContext:
     shared: Mapping[VariantPath, Path] = field(default_factory=dict)
     """Where the weights at the end of a beginning that several variants share are kept, once the
     first of them has made them."""
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    """Of the LoRA adapters, as far as the suite says."""
     gpus: int | None = None
     """Over how many `device_map` spreads the model; None for all that the process sees."""
 

@@ -75,6 +75,7 @@ def variant_bytes(path: paths.Path, context: BuildContext) -> int | None:
         folder,
         path,
         effective_dtypes=context.effective_dtypes,
+        ranks=_ranks(path, context),
         trust_remote_code=context.trust_remote_code,
     )
 
@@ -92,9 +93,10 @@ def check_any_fits(suite: Suite, folder: Path, machine: Machine) -> None:
     """
     if suite.model.device_map is not None or not _is_transformers_own(folder):
         return
+    ranks = {name: spec.lora.r for name, spec in suite.adapters.items() if spec.lora}
     needs = {
         variant.name: estimate_bytes(
-            folder, variant.path, effective_dtypes=machine.effective_dtypes()
+            folder, variant.path, effective_dtypes=machine.effective_dtypes(), ranks=ranks
         )
         for variant in suite.variants
         if variant.path[0] != paths.Load("auto")
@@ -150,6 +152,22 @@ def vocabulary(context: BuildContext) -> int | None:
 def is_measurable(context: BuildContext) -> bool:
     """Whether memory can be estimated: the configuration is there, and one device holds it all."""
     return _configuration(context) is not None and context.device_map is None
+
+
+def _ranks(path: paths.Path, context: BuildContext) -> dict[str, int]:
+    """Of the path's adapters, as far as they are known: by the suite, or by what lies there."""
+    ranks = dict(context.ranks)
+    for step in path:
+        if not isinstance(step, paths.Attach):
+            continue
+        if step.adapter in context.full:
+            ranks[step.adapter] = 0  # its weights take the place of the base's
+        elif step.adapter in context.adapters and step.adapter not in ranks:
+            file = context.adapters[step.adapter] / "adapter_config.json"
+            rank = read_json(file).get("r") if file.is_file() else None
+            if isinstance(rank, int):
+                ranks[step.adapter] = rank
+    return ranks
 
 
 def _is_transformers_own(folder: Path) -> bool:

@@ -30,6 +30,7 @@ _RUNTIME = 650_000_000
 MB of imports, and what their kernels load and keep at the first forward pass (docs/memory.md)."""
 _LAYER_BYTES = 34
 """Of one layer's activations, for each token and hidden unit (Korthikanti et al. 2022)."""
+_RANK = 16
 _SAMPLING_SECONDS = 0.05
 
 
@@ -56,7 +57,7 @@ def estimate_bytes(
     *,
     effective_dtypes: Mapping[str, str],
     batch_tokens: int = 4096,
-    rank: int = 16,
+    ranks: Mapping[str, int] | None = None,
     trust_remote_code: bool = False,
 ) -> int:
     """Estimates the most memory that building and scoring a variant takes at once, in bytes.
@@ -72,7 +73,7 @@ def estimate_bytes(
         path: a normalised path.
         effective_dtypes: what each dtype is really computed in.
         batch_tokens: tokens of a scoring batch.
-        rank: of the adapters on the path.
+        ranks: of the adapters on the path, by name; 16 where it is not known.
         trust_remote_code: run the modelling code in the folder.
 
     Raises:
@@ -94,7 +95,7 @@ def estimate_bytes(
         elif isinstance(step, paths.Dequantize):
             stored = (sizes.linear + sizes.other) * _BYTES[dtype]
         elif isinstance(step, paths.Attach):
-            stored += rank * sizes.linear_edges * 4
+            stored += (ranks or {}).get(step.adapter, _RANK) * sizes.linear_edges * 4
         peak = max(peak, stored + beside)
     each = sizes.vocabulary * _BYTES[dtype] + sizes.hidden * _LAYER_BYTES
     return max(peak, stored + batch_tokens * each) + _RUNTIME

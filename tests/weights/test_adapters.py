@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -121,3 +122,17 @@ def test_other_kinds_of_adapter(adapter, tiny_folder):
     edit_config(adapter, peft_type="IA3")
     with pytest.raises(WeightsError, match="of type IA3; only LORA"):
         check_adapter(adapter, tiny_folder)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_an_adapter_is_once_on_a_gpu_while_it_is_attached(bench, tmp_path):
+    wide = bench.make_adapter(tmp_path / "wide", r=2048)
+    size = (wide / "adapter_model.safetensors").stat().st_size
+    small = bench.adding(wide=wide)
+    small.context = replace(small.context, device="cuda")
+    small.build({"attach": "small"})
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    small.build({"attach": "wide"})
+    assert size <= torch.cuda.max_memory_allocated() - before < 1.2 * size

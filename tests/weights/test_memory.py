@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
 from evalkit import paths
 from evalkit.suite import LoraSpec, TrainingSpec
-from evalkit.weights import memory, quantization
+from evalkit.weights import fitting, memory, quantization
 from evalkit.weights.adapters import meta_model
 
 DTYPES = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}
@@ -148,6 +149,22 @@ def test_what_a_job_freed_is_no_part_of_the_next_ones_peak():
     assert kept > 100_000_000, "the C library gave it back by itself: nothing was tested"
     assert resident() - before < 40_000_000
     assert last.sum() == 60_000
+
+
+def test_an_adapters_rank_is_the_suites_or_what_lies_there(bench, tmp_path):
+    attached = paths.normalise([{"attach": "one"}], dtype="fp32")
+    plain = fitting.variant_bytes(attached[:1], bench.context)
+    edges = memory.sizes_of(bench.context.base.folder).linear_edges
+
+    def rank(**known):
+        context = replace(bench.context, **known)
+        return (fitting.variant_bytes(attached, context) - plain) / (4 * edges)
+
+    ready = bench.make_adapter(tmp_path / "one", r=7)
+    assert rank(adapters={"one": ready}) == 7
+    assert rank(ranks={"one": 5}) == 5
+    assert rank(adapters={"one": bench.context.base.folder}, full={"one"}) == 0, "it has none"
+    assert rank() == 16, "nobody knows yet"
 
 
 @pytest.mark.gpu
