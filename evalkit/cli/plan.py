@@ -149,7 +149,8 @@ def _reference_row(reference: ReferenceJob, context: BuildContext, *, needed: bo
 def _context(planned: Plan, cache: Path) -> BuildContext:
     from evalkit.running.job_tasks import build_context
 
-    return build_context(planned, cache, {})
+    ready = {name: source.folder for name, source in planned.sources.adapters.items()}
+    return build_context(planned, cache, ready)
 
 
 def _memory(needed: int | None) -> str:

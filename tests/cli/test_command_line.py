@@ -186,6 +186,29 @@ def test_plan_says_what_would_run_and_what_is_known(workplace, capsys):
     assert after.count("stored (run") == 4
 
 
+@pytest.mark.parametrize("ready", [False, True])
+def test_plan_counts_an_adapter_by_its_own_rank(workplace, capsys, tiny_folder, ready):
+    rank = 1_000_000  # 8 GB on this model, whose 16 are nothing
+    text = suite_text(tiny_folder).replace("r: 8", f"r: {rank}")
+    if ready:
+        import torch
+        from safetensors.torch import save_file
+
+        adapter = workplace / "adapter"
+        adapter.mkdir()
+        save_file({"a": torch.zeros(1)}, adapter / "adapter_model.safetensors")
+        config = {"peft_type": "LORA", "r": rank, "target_modules": ["q_proj"]}
+        (adapter / "adapter_config.json").write_text(json.dumps(config))
+        begin, end = text.index("  tuned:"), text.index("variants:")
+        text = text[:begin] + "  tuned: {from: ./adapter}\n" + text[end:]
+    (workplace / "suite.yaml").write_text(text)
+    assert run_command_line(["plan", "suite.yaml"]) == 0
+    jobs = capsys.readouterr().out.splitlines()
+    needed = {line.split()[1]: line for line in jobs if line.startswith("score ")}
+    assert " MB" in needed["nf4"]
+    assert " 8.9 GB" in needed["nf4+adapter"]
+
+
 def test_the_log_names_jobs_and_phases_where_there_is_no_terminal(workplace, capsys):
     assert run() == 0
     log = capsys.readouterr().err
