@@ -37,7 +37,7 @@ def build_context(plan: Plan, cache: Path, folders: Mapping[str, Path]) -> Build
         device_map=suite.model.device_map,
         effective_dtypes=environment.machine.effective_dtypes(),
         trust_remote_code=environment.trust_remote_code,
-        ranks={name: spec.lora.r for name, spec in suite.adapters.items() if spec.lora},
+        ranks=suite.ranks,
         gpus=suite.model.gpus,
     )
 

@@ -65,6 +65,11 @@ class Suite(Spec):
             refuse([(("metrics",), what)])
         return self
 
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Of the LoRA adapters that are trained here, by name."""
+        return {name: spec.lora.r for name, spec in self.adapters.items() if spec.lora}
+
     def to_json(self) -> JsonObject:
         """Return the suite as JSON: after `extends` and `--set`, with presets written out.
 

@@ -93,10 +93,9 @@ def check_any_fits(suite: Suite, folder: Path, machine: Machine) -> None:
     """
     if suite.model.device_map is not None or not _is_transformers_own(folder):
         return
-    ranks = {name: spec.lora.r for name, spec in suite.adapters.items() if spec.lora}
     needs = {
         variant.name: estimate_bytes(
-            folder, variant.path, effective_dtypes=machine.effective_dtypes(), ranks=ranks
+            folder, variant.path, effective_dtypes=machine.effective_dtypes(), ranks=suite.ranks
         )
         for variant in suite.variants
         if variant.path[0] != paths.Load("auto")

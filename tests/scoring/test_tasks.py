@@ -1,5 +1,6 @@
 """lm-eval tasks on a tiny random model: what equals lm-eval, and what is refused or counted."""
 
+import copy
 import json
 
 import numpy as np
@@ -391,10 +392,13 @@ def test_prompts_that_were_cut_are_told(place, tiny_model, tiny_tokenizer):
     assert notes == ["pick: 6 requests are longer than max_length, and cut on the left"]
 
 
-def test_the_tokenizer_is_left_as_it_was(place, tiny_model, tiny_tokenizer):
-    before = (tiny_tokenizer.padding_side, len(tiny_tokenizer), tiny_tokenizer.pad_token)
-    score(place, tiny_model, tiny_tokenizer, entry("write", limit=2))
-    assert (tiny_tokenizer.padding_side, len(tiny_tokenizer), tiny_tokenizer.pad_token) == before
+@pytest.mark.parametrize("padding", ["<pad>", None])
+def test_the_tokenizer_is_left_as_it_was(place, tiny_model, tiny_tokenizer, padding):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.pad_token = padding  # lm-eval gives one to those that have none
+    before = (tokenizer.padding_side, len(tokenizer), tokenizer.pad_token)
+    score(place, tiny_model, tokenizer, entry("write", limit=2))
+    assert (tokenizer.padding_side, len(tokenizer), tokenizer.pad_token) == before
 
 
 def test_a_template_that_reaches_for_code_is_refused(place, tiny_model, tiny_tokenizer, tmp_path):
