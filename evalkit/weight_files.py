@@ -6,6 +6,7 @@ Only safetensors are read; a pickle can run code. No torch.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ OTHER_PATTERNS = (
     "added_tokens.json", "chat_template*", "generation_config.json", "*.py",
 )  # fmt: skip
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+Stamp = tuple[tuple[str, int, int, int], ...]
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -67,6 +69,15 @@ def refuse_links_out(folder: Path, files: list[Path]) -> None:
                 f"{file}: is a link that leads out of the folder, to {target}. Copy the file "
                 "into the folder, or name the folder that it lies in"
             )
+
+
+def stamp(files: Iterable[Path]) -> Stamp:
+    """What tells one state of some files from another without reading them; not there is nothing.
+
+    For what is kept in memory as long as its files stay as they are.
+    """
+    found = ((file.name, file.stat()) for file in sorted(files) if file.is_file())
+    return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in found)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -57,7 +57,9 @@ def main() -> None:
     # What libraries make while they are imported stays; to look through it for garbage again and
     # again takes a tenth of a short command. Jobs look as usual (LocalExecutor).
     gc.set_threshold(100_000)
-    sys.exit(run_command_line(sys.argv[1:]))
+    code = run_command_line(sys.argv[1:])
+    gc.freeze()  # nor is it looked through once more at the end, which takes a sixth
+    sys.exit(code)
 
 
 def run_command_line(arguments: list[str]) -> int:

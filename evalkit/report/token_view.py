@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -84,14 +85,16 @@ def token_data(view: TokenView) -> dict[str, Any]:
     has none.
     """
     pieces: dict[str, int] = {}
+    # Tens of thousands of tokens, and few that differ.
+    shown = functools.cache(functools.partial(clean, longest=_LONGEST_TOKEN))
 
     def index(text: str) -> int:
-        return pieces.setdefault(clean(text, longest=_LONGEST_TOKEN), len(pieces))
+        return pieces.setdefault(shown(text), len(pieces))
 
     documents = [
         {
             "id": clean(document.id, longest=300),
-            "tokens": [clean(token, longest=_LONGEST_TOKEN) for token in document.tokens],
+            "tokens": [shown(token) for token in document.tokens],
             "left": document.left_out,
             "variants": [_variant_data(part, len(document.tokens), index)
                          for part in document.parts],

@@ -68,7 +68,7 @@ def write_reference(subject: Subject, folder: Path) -> int:
 
     layout = subject.layout()
     starts = first_rows(layout)
-    with written_aside(folder) as aside:
+    with written_aside(folder, lasting=False) as aside:
         files: list[log_probs.LogProbs] = []
 
         def keep(index: int, logits: torch.Tensor) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import WeightsError
+from evalkit.weight_files import ADAPTER_FILES, Stamp, stamp
+from evalkit.weights.adapters import meta_model
 from evalkit.weights.group4 import empty_layer
 from evalkit.weights.layer_weights import is_transposed
 from evalkit.weights.loading import quiet_libraries
@@ -16,6 +19,26 @@ if TYPE_CHECKING:
 
 _NAME = "measured"
 _PREFIX = "base_model.model."
+
+
+def adapter_delta(adapter: Path, base: Path, *, trust_remote_code: bool = False) -> AdapterDelta:
+    """What an adapter adds to the weights of a base.
+
+    It is the same object as long as both folders' files stay as they are: peft takes a second to
+    wrap hundreds of layers, and every variant has the same adapter on the same base.
+
+    Raises:
+        WeightsError: transformers does not know the base's configuration.
+    """
+    files = [*(adapter / name for name in ADAPTER_FILES), base / "config.json"]
+    return _adapter_delta(adapter, base, stamp(files), trust_remote_code)
+
+
+@functools.lru_cache(maxsize=4)
+def _adapter_delta(
+    adapter: Path, base: Path, state: Stamp, trust_remote_code: bool
+) -> AdapterDelta:
+    return AdapterDelta(adapter, meta_model(base, trust_remote_code=trust_remote_code))
 
 
 class AdapterDelta:

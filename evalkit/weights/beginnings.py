@@ -74,7 +74,7 @@ def keep(model: PreTrainedModel, folder: Path, beginning: Beginning) -> bool:
         if shutil.disk_usage(folder.parent).free < _ROOM * stored_bytes(model):
             return False
         try:
-            with written_aside(folder) as aside, quiet_libraries():
+            with written_aside(folder, lasting=False) as aside, quiet_libraries():
                 model.save_pretrained(aside)
                 text = json.dumps(asdict(beginning), indent=1)
                 (aside / _NOTES).write_text(text, encoding="utf-8")

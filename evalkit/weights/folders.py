@@ -1,4 +1,7 @@
-"""Writes a folder whole or not at all: aside, flushed to the disk, then renamed into place."""
+"""Writes a folder whole or not at all: aside, flushed to the disk, then renamed into place.
+
+What a run alone needs is not flushed: a power cut may take it, since no other run looks for it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _DISK_FULL_WORDS = ("no space left", "disk quota exceeded", "os error 28", "os e
 
 
 @contextlib.contextmanager
-def written_aside(folder: Path, *, sealed: bool = False) -> Iterator[Path]:
+def written_aside(folder: Path, *, sealed: bool = False, lasting: bool = True) -> Iterator[Path]:
     """Gives an empty folder to fill; it becomes `folder` when the block ends without an error.
 
     An existing `folder` is replaced. After an error (Ctrl-C included) nothing of it is left; after
@@ -29,6 +32,8 @@ def written_aside(folder: Path, *, sealed: bool = False) -> Iterator[Path]:
         sealed: write down the digests of its files, for who reads them (`evalkit.seals`). It is a
             folder of the cache then, whose lock the caller holds: what a process that was killed
             left beside it is deleted.
+        lasting: whole after a power cut too. Not what this run alone reads and deletes: a model in
+            16 bits takes longer to reach the disk than to be read again out of memory.
 
     Raises:
         WeightsError: the disk is full.
@@ -44,13 +49,15 @@ def written_aside(folder: Path, *, sealed: bool = False) -> Iterator[Path]:
         yield aside
         if sealed:
             seal(aside)
-        flush(aside)
+        if lasting:
+            flush(aside)
         if folder.exists():
             # Deleting takes a while, and half of a folder must not be found under its name.
             shutil.rmtree(replaced, ignore_errors=True)
             folder.rename(replaced)
         aside.rename(folder)
-        _flush_entry(folder.parent)
+        if lasting:
+            _flush_entry(folder.parent)
     except Exception as error:
         if is_disk_full(error):
             free = shutil.disk_usage(folder.parent).free

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit import paths
 from evalkit.errors import WeightsError
 from evalkit.weights import layer_weights, quantization
-from evalkit.weights.adapter_delta import AdapterDelta
+from evalkit.weights.adapter_delta import adapter_delta
 from evalkit.weights.adapters import meta_model
 from evalkit.weights.building import BuildContext
 from evalkit.weights.layer_weights import FolderTensors
@@ -59,7 +59,7 @@ class StreamedReference:
         self._path = path
         self._context = context
         self._folder = folder
-        self._skeleton = skeleton = self._meta_model()
+        self._skeleton = skeleton = meta_model(folder, trust_remote_code=context.trust_remote_code)
         attached = [step.adapter for step in path if isinstance(step, paths.Attach)]
         start = next((context.adapters[name] for name in attached if name in context.full), folder)
         prefix = getattr(skeleton, "base_model_prefix", "")
@@ -69,7 +69,9 @@ class StreamedReference:
         self._first = next(quantize, None)
         self._kept = FolderTensors(kept, prefix=prefix) if kept and start == folder else None
         self._deltas = {
-            name: AdapterDelta(context.adapters[name], self._meta_model())
+            name: adapter_delta(
+                context.adapters[name], folder, trust_remote_code=context.trust_remote_code
+            )
             for name in attached
             if name not in context.full
         }
@@ -84,9 +86,6 @@ class StreamedReference:
         missing = [name for name in self.modules if f"{name}.weight" not in self._tensors]
         if missing:
             raise WeightsError(f"{folder}: holds no tensor {missing[0]}.weight")
-
-    def _meta_model(self) -> torch.nn.Module:
-        return meta_model(self._folder, trust_remote_code=self._context.trust_remote_code)
 
     def layer(self, name: str, device: torch.device) -> ReferenceLayer:
         """Works one weight out."""

@@ -123,7 +123,7 @@ def _save_and_give_up(built: BuiltVariant, folder: Path) -> None:
     model: Any = built.model
     base = model.unload() if isinstance(model, PeftModel) else model
     base._weight_conversions = None  # what reading a 4-bit checkpoint did; backwards it fails
-    with written_aside(folder) as aside, loading.quiet_libraries():
+    with written_aside(folder, lasting=False) as aside, loading.quiet_libraries():
         base.save_pretrained(aside)
     built.model = None
     del model, base

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.errors import WeightsError
+from evalkit.weight_files import Stamp, stamp
 from evalkit.weights.loading import quiet_libraries, why
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _WEIGHTS = frozenset({".safetensors", ".gguf", ".bin"})
-_Stamp = tuple[tuple[str, int, int], ...]
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -24,11 +24,12 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     Raises:
         WeightsError: there is none, or it cannot be read.
     """
-    return _load(folder, _stamp(folder), trust_remote_code)
+    small = (f for f in folder.glob("*") if f.suffix not in _WEIGHTS)
+    return _load(folder, stamp(small), trust_remote_code)
 
 
 @functools.lru_cache(maxsize=4)
-def _load(folder: Path, stamp: _Stamp, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+def _load(folder: Path, state: Stamp, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
     try:
@@ -41,12 +42,3 @@ def _load(folder: Path, stamp: _Stamp, trust_remote_code: bool) -> PreTrainedTok
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise WeightsError(f"{folder}: holds no tokenizer")
     return tokenizer
-
-
-def _stamp(folder: Path) -> _Stamp:
-    """What tells one state of the folder's small files from another."""
-    if not folder.is_dir():
-        return ()
-    files = sorted(file for file in folder.iterdir() if file.suffix not in _WEIGHTS)
-    stats = ((file.name, file.stat()) for file in files if file.is_file())
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)

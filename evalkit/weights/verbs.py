@@ -182,9 +182,10 @@ def _written_down(build: Build) -> Iterator[Path]:
     scratch = build.context.cache / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as folder:
-        with written_aside(Path(folder) / "merged") as aside, loading.quiet_libraries():
+        merged = Path(folder) / "merged"
+        with written_aside(merged, lasting=False) as aside, loading.quiet_libraries():
             loaded(build).save_pretrained(aside)
-        yield Path(folder) / "merged"
+        yield merged
 
 
 def _checkpoint_of_base(step: paths.Quantize, build: Build) -> Path:

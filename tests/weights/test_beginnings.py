@@ -9,9 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from evalkit import paths
-from evalkit.weights import beginnings, folders
+from evalkit.weights import beginnings
 from evalkit.weights.integrity import measure_survival
 
 NF4 = {"quantize": "nf4"}
@@ -102,14 +103,14 @@ def test_a_disk_with_little_room_keeps_nothing_and_fails_nothing(sharing, monkey
 
 
 def test_a_disk_that_fills_up_meanwhile_leaves_nothing_behind(sharing, monkeypatch):
-    real = folders.flush
+    real = PreTrainedModel.save_pretrained
 
-    def full(folder):
+    def full(model, folder, **fields):
+        real(model, folder, **fields)
         if folder.parent == sharing.context.shared[START].parent:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(folder)
 
-    monkeypatch.setattr(folders, "flush", full)
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", full)
     sharing.build(*MERGED)
     monkeypatch.undo()
     left = list(sharing.context.shared[START].parent.iterdir())

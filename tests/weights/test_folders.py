@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+
+import pytest
 
 from evalkit.weights.folders import written_aside
 
@@ -38,3 +41,21 @@ def test_without_a_lock_nothing_of_others_is_touched(tmp_path):
     with written_aside(tmp_path / "model") as aside:
         (aside / "file").write_text("")
     assert hidden(tmp_path) == [".model.123.tmp"]
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_only_what_is_to_last_waits_for_the_disk(tmp_path, monkeypatch, lasting):
+    flushed, real = [], os.fsync
+
+    def fsync(handle):
+        flushed.append(os.fstat(handle).st_ino)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with written_aside(tmp_path / "model", lasting=lasting) as aside:
+        (aside / "file").write_text("whole")
+    made = {
+        entry.stat().st_ino for entry in (tmp_path, tmp_path / "model", tmp_path / "model/file")
+    }
+    assert set(flushed) == (made if lasting else set())
+    assert (tmp_path / "model" / "file").read_text() == "whole"

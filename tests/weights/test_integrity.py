@@ -18,7 +18,7 @@ from evalkit import paths
 from evalkit.errors import WeightsError
 from evalkit.records.integrity import ModuleSurvival, Survival
 from evalkit.weights import integrity, layer_weights, quantization
-from evalkit.weights.adapter_delta import added_weight
+from evalkit.weights.adapter_delta import adapter_delta, added_weight
 from evalkit.weights.initial import with_residual
 from evalkit.weights.integrity import measure_survival, survival_score
 from evalkit.weights.reference import ReferenceLayer
@@ -187,6 +187,23 @@ def test_a_merge_into_4_bits_loses_a_small_adapter(bench, tmp_path):
     assert 0.5 < after.total < 1.5
     assert after.pooled.relative_error > 2, "rounding noise, which averages out"
     assert after.pooled.changed_share > survival.pooled.changed_share
+
+
+def test_variants_share_what_peft_made_of_an_adapter(bench, tiny_folder, tiny_adapter):
+    first = adapter_delta(tiny_adapter, tiny_folder)
+    kept = survival_of(bench, *PATHS["merged-4bit"])
+    assert adapter_delta(tiny_adapter, tiny_folder) is first
+    again = survival_of(bench, *PATHS["merged-4bit"])
+    assert again.modules == kept.modules
+    numbers = [p for m in first._wrapped.modules() for p in m.parameters(recurse=False)]
+    assert {number.device.type for number in numbers} == {"meta"}, "no weight stays in it"
+
+
+def test_another_adapter_in_the_same_folder_is_measured_itself(bench, tmp_path):
+    for scale in (0.02, 0.2):
+        folder = bench.make_adapter(tmp_path / "changing", scale=scale)
+        found = survival_of(bench.adding(small=folder), *PATHS["merged"])
+        assert found.total == pytest.approx(1.0, abs=1e-4)
 
 
 def test_what_is_only_attached_has_no_survival(bench):
