@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 _NUMBER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 
@@ -119,15 +119,13 @@ class Finding:
 
 
 def _pool(name: str, parts: Iterable[ModuleSurvival]) -> ModuleSurvival:
-    total = ModuleSurvival(name, 0.0, 0.0, 0.0, 0.0)
+    inner = wanted = error = weight = 0.0
+    codes = changed = 0
     for part in parts:
-        total = replace(
-            total,
-            inner=total.inner + part.inner,
-            wanted=total.wanted + part.wanted,
-            error=total.error + part.error,
-            weight=total.weight + part.weight,
-            codes=total.codes + part.codes,
-            codes_changed=total.codes_changed + part.codes_changed,
-        )
-    return total
+        inner += part.inner
+        wanted += part.wanted
+        error += part.error
+        weight += part.weight
+        codes += part.codes
+        changed += part.codes_changed
+    return ModuleSurvival(name, inner, wanted, error, weight, codes, changed)

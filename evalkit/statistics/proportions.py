@@ -18,16 +18,24 @@ loss of 5 points shows one time in thirteen. The tests here are on the counts th
 
 from __future__ import annotations
 
+import bisect
+import functools
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import special
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _INFORMATIVE = 10
 _ROUNDING = 1e-9
 _FAR = 4.0
 """Standard errors within which an interval's end mostly lies."""
+_STEPS = 2**28
+"""Equal steps that an interval's end is looked for in."""
 _REACH = 12.0
 """Standard deviations that the distribution of a sum is computed for: past them lies nothing."""
 
@@ -147,6 +155,7 @@ def independent(
     return counts.divided(max(1.0, (stderr / simple) ** 2))
 
 
+@functools.lru_cache(maxsize=1024)
 def ends(counts: Counts, alpha: float) -> tuple[float, float]:
     """The limits that the two one-sided tests at `alpha` do not reject: an interval.
 
@@ -154,8 +163,6 @@ def ends(counts: Counts, alpha: float) -> tuple[float, float]:
         counts: what was seen.
         alpha: level of each side, 0.025 for a 95 % interval.
     """
-    from scipy.optimize import brentq  # takes as long to import as all the rest
-
     if isinstance(counts, Proportion):
         lowest, highest, seen = 0.0, 1.0, counts.hits / counts.size
     else:
@@ -171,10 +178,22 @@ def ends(counts: Counts, alpha: float) -> tuple[float, float]:
         near = seen - sense * _FAR * counts.planning_error
         for start in (near, outermost):
             if sense * (start - outermost) >= 0 and past(start, sense) < 0:
-                return float(brentq(past, start, seen, args=(sense,), xtol=1e-8))
+                return _first_past(lambda limit: past(limit, sense) > 0, start, seen)
         return outermost
 
     return end(lowest, 1), end(highest, -1)
+
+
+def _first_past(is_past: Callable[[float], bool], start: float, end: float) -> float:
+    """Where on the way from `start` to `end` it is first past, by halving.
+
+    Root finders need fewer steps, but importing scipy.optimize takes longer than drawing a report.
+    """
+
+    def at(step: int) -> float:
+        return start + (end - start) * step / _STEPS
+
+    return at(bisect.bisect_left(range(_STEPS), True, key=lambda step: is_past(at(step))))
 
 
 def _difference_tail(gained: float, lost: float, size: float, bound: float) -> float:
@@ -192,12 +211,10 @@ def _difference_tail(gained: float, lost: float, size: float, bound: float) -> f
     first, last = max(centre - reach, -samples), min(centre + reach, samples)
     if seen > last:
         return 0.0
-    from scipy import fft
-
-    points = fft.next_fast_len(last - first + 1)
+    points = 1 << (last - first).bit_length()
     angles = 2j * np.pi * np.arange(points) / points
     turned = (rises * np.exp(angles) + falls * np.exp(-angles) + (1 - rises - falls)) ** samples
-    mass = np.maximum(fft.fft(turned).real / points, 0.0)
+    mass = np.maximum(np.fft.fft(turned).real / points, 0.0)
     differences = np.arange(max(seen, first), last + 1)
     return float(min(1.0, mass[differences % points].sum()))
 
