@@ -56,7 +56,7 @@ def main() -> None:
     """The console script's entry point: runs the command line and exits the process."""
     # What libraries make while they are imported stays; to look through it for garbage again and
     # again takes a tenth of a short command. Jobs look as usual (LocalExecutor).
-    gc.set_threshold(1_000_000)
+    gc.set_threshold(100_000)
     code = run_command_line(sys.argv[1:])
     gc.freeze()  # nor is it looked through once more at the end, which takes a sixth
     sys.exit(code)

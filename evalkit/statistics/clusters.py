@@ -163,7 +163,8 @@ def paired_ratio(
     if scale == "relative" and both[1] <= 0:
         raise ValueError(f"a relative effect needs a reference above zero, not {both[1]:g}")
     by_a, by_b = ratios.gradient(both, scale)
-    influence = by_a * ratios.influence(totals, 0) + by_b * ratios.influence(totals, 1)
+    with np.errstate(over="ignore", invalid="ignore"):  # not finite is not estimable
+        influence = by_a * ratios.influence(totals, 0) + by_b * ratios.influence(totals, 1)
     plain = _comparison(float(ratios.effect(both, scale)), influence, totals, len(sums_a))
     if bootstrap is not None:
         draws = ratios.ratios(ratios.resampled_totals(totals, bootstrap))

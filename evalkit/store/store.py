@@ -6,6 +6,7 @@ Readers and other runs may use the same database at the same time.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -58,6 +59,7 @@ class Store:
         """The database's path, or its URL with the password masked."""
         self._engine = for_reading(engine)
         self._writer = for_writing(engine)
+        weakref.finalize(self, engine.dispose)  # at exit too: else SQLite's log stays beside it
 
     @classmethod
     def open(cls, place: str | None = None, *, create: bool = True) -> Self:

@@ -146,6 +146,25 @@ def test_opening_writes_nothing_to_a_store_that_is_up_to_date(tmp_path: Path) ->
     assert file.read_bytes() == before
 
 
+@pytest.mark.parametrize("ending", ["", "sys.exit(main(['runs', '--db', place]))"])
+def test_a_process_that_ends_leaves_one_file(tmp_path: Path, ending: str) -> None:
+    """Whoever copies the database alone has all of it, though nobody closed it."""
+    script = f"""
+        import gc, sys
+        from evalkit.cli import run_command_line as main
+        from evalkit.store import Store
+        place = sys.argv[1]
+        store = Store.open(place)
+        store.start_run(**{RUN!r}, gates=[])
+        gc.freeze()  # as a command ends
+        {ending}
+        """
+    finish(python(script, str(tmp_path / "runs.db")))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["runs.db"]
+    with Store.open(str(tmp_path / "runs.db")) as store:
+        assert [run.suite for run in store.list_runs()] == ["s"]
+
+
 def test_a_store_that_must_exist_and_does_not(tmp_path: Path) -> None:
     file = tmp_path / "none" / "runs.db"
     with pytest.raises(StoreError, match="there is no store yet; `evalkit run"):
