@@ -163,7 +163,7 @@ def paired_ratio(
     if scale == "relative" and both[1] <= 0:
         raise ValueError(f"a relative effect needs a reference above zero, not {both[1]:g}")
     by_a, by_b = ratios.gradient(both, scale)
-    with np.errstate(over="ignore", invalid="ignore"):  # not finite is not estimable
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite has no interval
         influence = by_a * ratios.influence(totals, 0) + by_b * ratios.influence(totals, 1)
     plain = _comparison(float(ratios.effect(both, scale)), influence, totals, len(sums_a))
     if bootstrap is not None:
@@ -181,7 +181,8 @@ def _comparison(effect: float, influence: Float64s, totals: Float64s, n_units: i
     size = len(totals)
     counts = totals[:, 1::2].sum(axis=1)
     effective = float(counts.sum() ** 2 / (counts @ counts))
-    squares = float(influence @ influence)
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = float(influence @ influence)
     estimable = size > 1 and math.isfinite(squares)
     return Comparison(
         effect=effect,

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -66,6 +69,15 @@ def test_a_share_has_clopper_and_pearsons_interval(hits):
     assert ends(Proportion(hits, 50), ALPHA) == pytest.approx(
         (expected.low, expected.high), abs=1e-8
     )
+
+
+def test_an_interval_imports_no_slow_part_of_scipy():
+    code = (
+        "import sys; from evalkit.statistics.proportions import Pairs, ends;"
+        "ends(Pairs(1, 5, 80), 0.025); print({'scipy.optimize', 'scipy.stats'} & set(sys.modules))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stdout == "set()\n", answer.stderr
 
 
 def test_relative_limits_are_in_units_of_the_reference():

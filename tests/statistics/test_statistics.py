@@ -123,6 +123,20 @@ def test_what_cannot_be_estimated_is_refused(sums, counts, clusters, said):
 # ----------------------------------------------------------------------------- pairs
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("sums_a", "sums_b", "counts", "scale"),
+    [
+        ([0.1], [0.1], [11.0], "difference"),  # one cluster: nothing is left without it
+        ([700.0, 350.0, 1.0], [1.0, 0.5, 2.0], [1.0, 1e-9, 1.0], "exp_difference"),
+    ],
+)
+def test_what_has_no_interval_says_so_without_a_warning(sums_a, sums_b, counts, scale):
+    sides = [np.array(each) for each in (sums_a, counts, sums_b, counts)]
+    comparison = paired_ratio(*sides, units(len(counts)), scale=scale, bootstrap=None)
+    assert comparison.stderr is comparison.low is comparison.high is None
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_linearisation_is_the_infinitesimal_jackknife(scale):
     generator = np.random.default_rng(4)
