@@ -18,6 +18,7 @@ from evalkit.report import facts as records
 from evalkit.report.again import commands
 from evalkit.report.baseline_notes import relaxed_notes
 from evalkit.report.checks import check_table
+from evalkit.report.compiled import template_environment
 from evalkit.report.details import flat, graph, job_card, job_table
 from evalkit.report.divergence_view import divergence_view
 from evalkit.report.flipped_view import flipped_samples
@@ -92,14 +93,7 @@ def shown(value: object) -> object:
 
 @cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("evalkit.report.html", "templates"),
-        autoescape=True,
-        finalize=shown,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment(["evalkit.report.html"], shown)
     environment.filters["unbroken"] = _unbroken
     environment.filters["whole"] = _whole
     return environment

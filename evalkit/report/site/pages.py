@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from evalkit.report.compiled import template_environment
 from evalkit.report.html.scripts import data_block
 from evalkit.report.words import clean
 
@@ -68,19 +69,7 @@ def own_script(*names: str) -> str:
 @cache
 def environment() -> jinja2.Environment:
     """The site's templates, and the run page's style sheet, which all pages share."""
-    return jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            [
-                jinja2.PackageLoader("evalkit.report.site", "templates"),
-                jinja2.PackageLoader("evalkit.report.html", "templates"),
-            ]
-        ),
-        autoescape=True,
-        finalize=_printable,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return template_environment(["evalkit.report.site", "evalkit.report.html"], _printable)
 
 
 def _printable(value: object) -> object:
