@@ -152,13 +152,18 @@ def default_cache() -> Path:
 
 def package_versions(names: tuple[str, ...]) -> dict[str, str]:
     """The installed versions of these distributions; 'absent' for what is not installed."""
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "absent"
-    return versions
+    return {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str:
+    try:
+        found = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+    # A package's own description is most of its metadata, and takes long to parse.
+    headers = (found.read_text("METADATA") or "").partition("\n\n")[0]
+    line = re.search(r"^Version: *(\S+)", headers, re.MULTILINE)
+    return line.group(1) if line else found.version
 
 
 def readable_bytes(count: int) -> str:

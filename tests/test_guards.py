@@ -51,6 +51,22 @@ def test_help_imports_nothing_heavy():
     assert answer.stdout.strip().splitlines()[-1] == "loaded:", answer.stdout[-300:]
 
 
+@pytest.mark.parametrize(("given", "expected"), [(None, "4"), ("20", "20")])
+def test_openblas_is_told_not_to_spin_before_it_is_imported(given, expected, monkeypatch):
+    monkeypatch.delenv("OPENBLAS_THREAD_TIMEOUT", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OPENBLAS_THREAD_TIMEOUT", given)
+    code = (
+        "import os, sys; from evalkit import cli\n"
+        "def told(arguments):\n"
+        "    print('numpy' in sys.modules, os.environ['OPENBLAS_THREAD_TIMEOUT'])\n"
+        "cli.run_command_line = told\n"
+        "cli.main()"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert answer.stdout.split() == ["False", expected], answer.stderr
+
+
 def test_torch_and_its_family_are_imported_inside_functions():
     guilty = []
     for path in (ROOT / "evalkit").rglob("*.py"):

@@ -1,3 +1,4 @@
+import importlib.metadata
 import subprocess
 import sys
 
@@ -35,6 +36,23 @@ def test_versions_of_what_is_absent_say_so():
     versions = package_versions(("torch", "no-such-package"))
     assert versions["no-such-package"] == "absent"
     assert versions["torch"][0].isdigit()
+
+
+def test_versions_are_those_of_the_packages_metadata():
+    names = tuple(each.metadata["Name"] for each in importlib.metadata.distributions())
+    assert len(names) > 50
+    expected = {name: importlib.metadata.version(name) for name in names}
+    assert package_versions(names) == expected
+
+
+def test_a_version_without_a_wheels_metadata_is_found_too(tmp_path, monkeypatch):
+    (tmp_path / "old_style-1.5.egg-info").mkdir()
+    (tmp_path / "old_style-1.5.egg-info" / "PKG-INFO").write_text("Name: old-style\nVersion: 1.5\n")
+    (tmp_path / "said-2.dist-info").mkdir()
+    told = "Metadata-Version: 2.1\nName: said\nVersion: 2.0rc1\n\nVersion: of another thing\n"
+    (tmp_path / "said-2.dist-info" / "METADATA").write_text(told)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert package_versions(("old-style", "said")) == {"old-style": "1.5", "said": "2.0rc1"}
 
 
 @pytest.mark.parametrize(

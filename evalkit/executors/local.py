@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evalkit.executors.performing import perform
 from evalkit.executors.queue import Queue
 from evalkit.executors.tasks import Outcome, Task
 from evalkit.records import OnProgress
-from evalkit.weights.memory import spare_libraries
 
 
 class LocalExecutor:
@@ -21,6 +19,10 @@ class LocalExecutor:
     def execute(self, tasks: Queue[Task], on_progress: OnProgress) -> Iterator[Outcome]:
         """Yields each task's outcome before the next one starts."""
         for task in tasks.in_turn():
+            # Only now: what computes need not be imported where every result is reused.
+            from evalkit.executors.performing import perform
+            from evalkit.weights.memory import spare_libraries
+
             if self._owns_process:
                 spare_libraries()
             yield perform(task, on_progress)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from evalkit.executors.queue import Queue
 from evalkit.paths import Path as VariantPath
 from evalkit.records import Corpus, OnProgress, Sample, Score
-from evalkit.scoring.divergence import DivergencePart
-from evalkit.scoring.perplexity import PerplexityPart
 from evalkit.scoring.windows import WHOLE, Shard
 from evalkit.suite import AdapterSpec, DivergenceSpec, PerplexitySpec, SamplesSpec, TaskSpec
 from evalkit.tasks.sources import TaskSource
 from evalkit.weights.building import BuildContext
+
+if TYPE_CHECKING:  # they bring along what computes
+    from evalkit.scoring.divergence import DivergencePart
+    from evalkit.scoring.perplexity import PerplexityPart
 
 
 @dataclass(frozen=True)

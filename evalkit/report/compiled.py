@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
+from importlib.resources import files
 from pathlib import Path
 
 import jinja2
@@ -42,9 +42,7 @@ class _KeptBeside(jinja2.FileSystemBytecodeCache):
     """
 
     def __init__(self, package: str) -> None:
-        spec = find_spec(package)
-        assert spec is not None and spec.origin is not None, package
-        folder = Path(spec.origin).parent / "templates" / "__pycache__"
+        folder = Path(str(files(package) / "templates")) / "__pycache__"
         versions = f"{sys.implementation.cache_tag}.jinja2-{jinja2.__version__}"
         super().__init__(str(folder), f"%s.{versions}.cache")
 

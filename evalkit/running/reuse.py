@@ -92,11 +92,12 @@ def find_stored(
     """
     tokens = tokens or {}
     found = StoredNumbers(keys)
+    known = store.find_scores([key for name, key in keys.items() if name != SAMPLES])
     for name, key in keys.items():
         if name == SAMPLES:
             found.samples = store.find_samples(key)
         else:
-            for metric, score in store.find_scores(key).items():
+            for metric, score in known[key].items():
                 if score.kept_units >= min(tokens.get(name, 0), score.units):
                     found.scores[_renamed(metric, name)] = score
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Literal, cast
 
@@ -15,7 +15,6 @@ from evalkit.records import (
     JobKind,
     JobRecord,
     JobStatus,
-    JsonObject,
     MetricKind,
     RunRecord,
     Sample,
@@ -25,7 +24,6 @@ from evalkit.records import (
 )
 from evalkit.store import tables
 from evalkit.store.blobs import (
-    FLOAT64_BYTES,
     gate_from_json,
     sample_from_json,
     unpack_float64,
@@ -34,7 +32,7 @@ from evalkit.store.blobs import (
 from evalkit.store.modules import read_modules
 from evalkit.store.outcomes import read_outcomes
 from evalkit.store.repeats import repeat_rows, repeats_of
-from evalkit.store.results import RunSummary, StoredSamples, StoredScore, StoredTraining
+from evalkit.store.results import RunSummary
 from evalkit.store.task_texts import read_task_texts
 from evalkit.store.token_losses import read_token_losses
 
@@ -72,7 +70,7 @@ def read_run(session: Session, run_id: str) -> RunRecord:
     """Everything that is stored of one run; `run_id` must exist."""
     run = session.get_one(tables.Run, run_id)
     jobs = session.scalars(sa.select(tables.Job).filter_by(run_id=run_id).order_by(tables.Job.id))
-    by_id = {job.id: _job(job) for job in jobs}
+    by_id = {job.id: job_record(job) for job in jobs}
     return RunRecord(
         id=run.id,
         suite=run.suite,
@@ -92,7 +90,8 @@ def read_run(session: Session, run_id: str) -> RunRecord:
     )
 
 
-def _job(row: tables.Job) -> JobRecord:
+def job_record(row: tables.Job) -> JobRecord:
+    """What became of a job."""
     return JobRecord(
         name=row.name,
         kind=cast("JobKind", row.kind),
@@ -192,76 +191,6 @@ def _verdicts(session: Session, run_id: str) -> tuple[Verdict, ...]:
         verdict_from_json(gate_from_json(row.gate), row.verdict, row.ok, row.details)
         for row in rows
     )
-
-
-def find_score(session: Session, reuse_key: str) -> StoredScore | None:
-    """The newest score of this key."""
-    found = _stored_scores(session, reuse_key)
-    return found[-1] if found else None
-
-
-def find_scores(session: Session, reuse_key: str) -> dict[str, StoredScore]:
-    """The newest score of each metric that was computed under this key."""
-    return {score.metric: score for score in _stored_scores(session, reuse_key)}
-
-
-def _stored_scores(session: Session, reuse_key: str) -> list[StoredScore]:
-    """Every score of a key, the oldest first."""
-    mine = tables.TokenLossRow.score_id == tables.ScoreRow.id
-    query = (
-        sa.select(
-            tables.ScoreRow,
-            sa.func.length(tables.UnitSet.counts),
-            sa.select(sa.func.count()).where(mine).correlate(tables.ScoreRow).scalar_subquery(),
-        )
-        .join(tables.UnitSet, tables.UnitSet.digest == tables.ScoreRow.units)
-        .where(tables.ScoreRow.reuse_key == reuse_key)
-        .order_by(tables.ScoreRow.id)
-    )
-    return [
-        StoredScore(
-            *(row.id, row.computed_in, row.metric, row.value, row.stderr, row.extra),
-            units=length // FLOAT64_BYTES,
-            kept_units=tokens,
-        )
-        for row, length, tokens in session.execute(query)
-    ]
-
-
-def find_samples(session: Session, reuse_key: str) -> StoredSamples | None:
-    """The newest samples of this key."""
-    row = session.scalar(
-        sa.select(tables.SampleSet)
-        .filter_by(reuse_key=reuse_key)
-        .order_by(tables.SampleSet.id.desc())
-        .limit(1)
-    )
-    if row is None:
-        return None
-    return StoredSamples(row.id, row.computed_in, tuple(map(sample_from_json, row.samples)))
-
-
-def find_training(session: Session, reuse_key: str) -> StoredTraining | None:
-    """The newest finished training of this recipe."""
-    row = session.scalar(
-        sa.select(tables.Job)
-        .filter_by(reuse_key=reuse_key, kind="train", status="done")
-        .order_by(tables.Job.id.desc())
-        .limit(1)
-    )
-    return None if row is None else StoredTraining(row.run_id, _job(row), row.content_digest)
-
-
-def find_facts(session: Session, run_id: str, score_ids: Sequence[int]) -> JsonObject:
-    """What the job recorded in whose run a variant showed any of these scores; empty if none."""
-    facts = session.scalar(
-        sa.select(tables.Job.facts)
-        .join(tables.Variant, tables.Variant.job_id == tables.Job.id)
-        .join(tables.VariantScore, tables.VariantScore.variant_id == tables.Variant.id)
-        .where(tables.Variant.run_id == run_id, tables.VariantScore.score_id.in_(score_ids))
-        .limit(1)
-    )
-    return dict(facts or {})
 
 
 def list_runs(session: Session, limit: int) -> tuple[RunSummary, ...]:

@@ -7,7 +7,7 @@ Readers and other runs may use the same database at the same time.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self
@@ -28,7 +28,7 @@ from evalkit.records import (
     VariantRecord,
     Verdict,
 )
-from evalkit.store import baselines, history, reading, repeats, tables, writing
+from evalkit.store import baselines, finding, history, reading, repeats, tables, writing
 from evalkit.store.blobs import gate_json, storable_text
 from evalkit.store.engines import display, for_reading, for_writing
 from evalkit.store.failures import explained, read_back
@@ -206,22 +206,22 @@ class Store:
     def find_score(self, reuse_key: str) -> StoredScore | None:
         """The newest score that was computed under this key, or None."""
         with self._reading() as session:
-            return reading.find_score(session, reuse_key)
+            return finding.find_score(session, reuse_key)
 
-    def find_scores(self, reuse_key: str) -> dict[str, StoredScore]:
-        """The newest score of each metric that was computed under this key."""
+    def find_scores(self, reuse_keys: Collection[str]) -> dict[str, dict[str, StoredScore]]:
+        """By key, the newest score of each metric that was computed under it."""
         with self._reading() as session:
-            return reading.find_scores(session, reuse_key)
+            return finding.find_scores(session, reuse_keys)
 
     def find_samples(self, reuse_key: str) -> StoredSamples | None:
         """The newest texts that were generated under this key, or None."""
         with self._reading() as session:
-            return reading.find_samples(session, reuse_key)
+            return finding.find_samples(session, reuse_key)
 
     def find_training(self, reuse_key: str) -> StoredTraining | None:
         """The newest training that was done under this key, or None."""
         with self._reading() as session:
-            return reading.find_training(session, reuse_key)
+            return finding.find_training(session, reuse_key)
 
     def find_draws(self, family: str) -> tuple[StoredDraw, ...]:
         """What was trained by one recipe with any seed, by the seed."""
@@ -236,7 +236,7 @@ class Store:
     def find_facts(self, run_id: str, score_ids: Sequence[int]) -> JsonObject:
         """What the scoring job of these scores recorded, as that run shows it."""
         with self._reading() as session:
-            return reading.find_facts(session, run_id, score_ids)
+            return finding.find_facts(session, run_id, score_ids)
 
     def load_score(self, score_id: int) -> Score:
         """A whole score with its per-unit values, by its `StoredScore.id`."""

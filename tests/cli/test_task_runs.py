@@ -105,10 +105,12 @@ def test_what_every_variant_answered_is_stored(workplace):
 
 def test_a_second_run_computes_and_draws_nothing_and_imports_no_torch_and_no_lm_eval(workplace):
     assert run("--json", "first.json") == 0
+    slow = {"torch", "lm_eval", "datasets", "altair", "vl_convert"}
+    slow |= {"evalkit.executors.performing", "evalkit.scoring.perplexity", "evalkit.weights.memory"}
     code = (
         "import sys; from evalkit.cli import run_command_line as r;"
         "c = r(['run', 'suite.yaml', '--json', 'second.json']);"
-        "print({'torch', 'lm_eval', 'datasets', 'altair', 'vl_convert'} & set(sys.modules), c)"
+        f"print({slow!r} & set(sys.modules), c)"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.stdout.strip().splitlines()[-1] == "set() 0", answer.stderr[-800:]
@@ -165,9 +167,7 @@ def test_the_command_line_names_the_file(workplace, tiny_folder):
 def test_mistakes_end_before_a_model_is_loaded(
     workplace, change, code, message, capsys, monkeypatch
 ):
-    from evalkit.executors import local
-
-    monkeypatch.setattr(local, "perform", None)
+    monkeypatch.setattr("evalkit.executors.performing.perform", None)
     name, old, new = change
     path = workplace / name
     text = path.read_text()

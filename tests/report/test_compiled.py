@@ -34,7 +34,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     generate = jinja2.Environment._generate
 
-    def noted(self, source, name, *rest, **more):  # noqa: ANN001, ANN202
+    def noted(self, source, name, *rest, **more):
         names.append(name)
         return generate(self, source, name, *rest, **more)
 
@@ -61,9 +61,7 @@ def test_a_template_is_compiled_once(package: str, compiled: list[str]) -> None:
     assert compiled == ["page.j2"]
 
 
-def test_another_text_is_compiled_again(
-    package: str, compiled: list[str], tmp_path: Path
-) -> None:
+def test_another_text_is_compiled_again(package: str, compiled: list[str], tmp_path: Path) -> None:
     _drawn(package)
     _template(tmp_path, package).write_text("<b>{{ what }}</b>")
     assert _drawn(package) == "<b>a &amp; b</b>"
@@ -101,7 +99,7 @@ def test_nothing_is_kept_where_python_keeps_nothing(
 
 
 @pytest.mark.parametrize("environment", [page._environment, pages.environment])
-def test_what_is_kept_depends_on_no_function_of_ours(environment) -> None:  # noqa: ANN001
+def test_what_is_kept_depends_on_no_function_of_ours(environment) -> None:
     """A constant that passed through one would be kept as that function made it once."""
     passed: list[object] = []
 

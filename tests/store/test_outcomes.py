@@ -75,12 +75,22 @@ def test_one_key_finds_every_metric_and_the_newest_of_each(store):
     key = "k" * 64
     record(store, {m: (key, task_score(m)) for m in ("t/acc", "t/acc_norm")})
     record(store, {"t/acc": (key, task_score("t/acc", value=0.5))})
-    found = store.find_scores(key)
+    found = store.find_scores([key])[key]
     assert {metric: score.value for metric, score in found.items()} == {
         "t/acc": 0.5,
         "t/acc_norm": 0.25,
     }
-    assert store.find_scores("x" * 64) == {}
+    assert store.find_scores(["x" * 64]) == {"x" * 64: {}}
+
+
+def test_several_keys_find_each_their_own(store):
+    keys = ["k" * 64, "l" * 64, "m" * 64]
+    for value, key in enumerate(keys[:2], start=1):
+        record(store, {"t/acc": (key, task_score("t/acc", value=value / 4))})
+    found = store.find_scores(keys[::-1])
+    values = {key: [score.value for score in scores.values()] for key, scores in found.items()}
+    assert values == {keys[0]: [0.25], keys[1]: [0.5], keys[2]: []}
+    assert store.find_scores([]) == {}
 
 
 # ------------------------------------------------------------------------- texts
@@ -119,7 +129,7 @@ def test_the_same_documents_put_in_another_way_have_texts_of_their_own(store):
 
 def test_a_score_that_is_reused_has_its_texts(store):
     record(store, {"t/acc": ("k" * 64, task_score("t/acc", texts=TEXTS))})
-    found = store.find_scores("k" * 64)["t/acc"]
+    found = store.find_scores(["k" * 64])["k" * 64]["t/acc"]
     run = started(store)
     job = JobRecord("score nf4", "score", "reused", 0.0, reused_from=found.run)
     result = VariantResult("nf4", (), None, "", job, reused={"t/acc": found.id})

@@ -42,7 +42,7 @@ def add_run(store: Store) -> str:
     job = JobRecord(**{**vars(job), "facts": {FAMILY: "family", SEED: 0}})
     store.record_training(run, job, reuse_key="recipe", content_digest="adapter")
     for variant in variants:
-        known = store.find_scores(variant.name)
+        known = store.find_scores([variant.name])[variant.name]
         status = "reused" if known else "done"
         result = VariantResult(
             variant.name, (), None, "", JobRecord(f"score {variant.name}", "score", status, 1.0),
