@@ -94,10 +94,11 @@ def _parts(text: str) -> tuple[str, str | None]:
 
 
 def _side(store: Store, head: str, variant: str | None) -> Side:
-    from evalkit.baselines.file import read_baseline
     from evalkit.report.comparing.comparison import side_of_baseline, side_of_run
 
     if head.lower().endswith(".json"):
+        from evalkit.baselines.file import read_baseline
+
         return side_of_baseline(read_baseline(Path(head)), variant, place=head)
     return side_of_run(store.load_run(head), variant)
 
