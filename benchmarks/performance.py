@@ -17,8 +17,11 @@ from pathlib import Path
 
 from measuring import ROOT, machine_line
 
+from evalkit.machine import detect_machine
+
 PAGE = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+BEGIN, END = "<!-- measured in {}: begin -->", "<!-- measured in {}: end -->"
+"""Around the part of a kind of CPU: one that computes in bfloat16, or in float32."""
 WITH_DATA = ("field.py", "least.py", "tasks.py")
 SCRIPTS = {"field.py": 2, "least.py": 3, "scoring.py": 3, "tasks.py": 3, "startup.py": 7}
 """The benchmarks in their order, and how often their sides alternate."""
@@ -55,17 +58,19 @@ def measure(script: str, rounds: int, results: Path, data: Path | None) -> None:
 
 
 def write_page(results: Path) -> None:
-    """Replace what is between the markers; what stands around it is written by hand."""
+    """Replace what is between this kind of CPU's markers; all the rest stays as it is."""
+    begin, end = (mark.format("bfloat16" if detect_machine().bf16 else "float32")
+                  for mark in (BEGIN, END))  # fmt: skip
     text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
+    before, rest = text.split(begin)
+    after = rest.split(end)[1]
     files = [(results / script).with_suffix(".json") for script in SCRIPTS]
     parts = [section(json.loads(f.read_text(encoding="utf-8"))) for f in files if f.is_file()]
     missing = [file.stem for file in files if not file.is_file()]
     head = f"Measured on: {machine_line()}."
     if missing:
         head += f" Not measured this time: {', '.join(missing)}."
-    body = "\n\n".join([BEGIN, head, *parts, END])
+    body = "\n\n".join([begin, head, *parts, end])
     PAGE.write_text(before + body + after, encoding="utf-8")
     print(f"wrote {PAGE}")
 

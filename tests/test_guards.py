@@ -51,6 +51,20 @@ def test_help_imports_nothing_heavy():
     assert answer.stdout.strip().splitlines()[-1] == "loaded:", answer.stdout[-300:]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "loaded"),
+    [(["compare", "--help"], {"compare"}), (["--debug", "compare", "--help"], set(VERBS))],
+)
+def test_a_verb_that_comes_first_is_the_only_one_looked_at(arguments, loaded):
+    code = (
+        f"import sys\nfrom evalkit.cli import run_command_line as r\nr({arguments!r})\n"
+        f"print('loaded:', *(v for v in {VERBS!r} if f'evalkit.cli.{{v}}' in sys.modules))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "Example: evalkit compare" in answer.stdout, answer.stderr
+    assert set(answer.stdout.strip().splitlines()[-1].split()[1:]) == loaded
+
+
 @pytest.mark.parametrize(("given", "expected"), [(None, "4"), ("20", "20")])
 def test_openblas_is_told_not_to_spin_before_it_is_imported(given, expected, monkeypatch):
     monkeypatch.delenv("OPENBLAS_THREAD_TIMEOUT", raising=False)

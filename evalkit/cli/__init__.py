@@ -6,47 +6,45 @@ import gc
 import os
 import sys
 import traceback
+from importlib import import_module
 
 import typer
 from typer._click.exceptions import ClickException
 
-from evalkit.cli import (
-    baseline,
-    cache,
-    compare,
-    doctor,
-    export,
-    gate,
-    init,
-    options,
-    plan,
-    report,
-    run,
-    runs,
-    view,
-)
+from evalkit.cli import options
 from evalkit.cli.outputs import error_lines
 from evalkit.errors import EvalkitError
 from evalkit.masking import masked
 
-app = typer.Typer(
-    name="evalkit",
-    help="Evaluate quantised and fine-tuned language models, and block the ones that got worse.",
-    epilog="Example: evalkit run suites/quickstart.yaml",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for module in (
-    run, plan, runs, report, view, gate, compare, baseline, init, export, cache, doctor,
-):  # fmt: skip
-    module.register(app)
-
+VERBS = (
+    "run", "plan", "runs", "report", "view", "gate",
+    "compare", "baseline", "init", "export", "cache", "doctor",
+)  # fmt: skip
+"""Each has a module of its name."""
+_HELP = "Evaluate quantised and fine-tuned language models, and block the ones that got worse."
 INTERRUPTED = 130
 DEBUG_FLAG = "--debug"
 
 
-@app.callback()
+def command_line(first: str = "") -> typer.Typer:
+    """The command line, with every verb, or with one alone where it comes first.
+
+    typer looks at all parameters of everything that is registered, which takes a while.
+    """
+    app = typer.Typer(
+        name="evalkit",
+        help=_HELP,
+        epilog="Example: evalkit run suites/quickstart.yaml",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for verb in (first,) if first in VERBS else VERBS:
+        import_module(f"evalkit.cli.{verb}").register(app)
+    return app
+
+
 def _root(
     debug: bool = typer.Option(False, DEBUG_FLAG, help="Show a traceback with an error."),
 ) -> None:
@@ -69,6 +67,7 @@ def main() -> None:
 def run_command_line(arguments: list[str]) -> int:
     """Runs one command line in this process and returns its exit code."""
     try:
+        app = command_line(*arguments[:1])
         result = app(args=options.with_plain_aa(arguments), standalone_mode=False)
     except EvalkitError as error:
         _show(error, debug=DEBUG_FLAG in arguments)

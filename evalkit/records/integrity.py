@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
+_Group = TypeVar("_Group", bound=Hashable)
 _NUMBER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 
 
@@ -87,17 +89,21 @@ class Survival:
 
     def by_layer(self) -> dict[str, ModuleSurvival]:
         """Pooled by the model's layers: "0", "1", ...; what is in no layer under its own name."""
-        return self._grouped(lambda name: found[1] if (found := _NUMBER.search(name)) else name)
+        return self._grouped(layer_of)
 
     def by_kind(self) -> dict[str, ModuleSurvival]:
         """Pooled by the last part of the name: "q_proj", "down_proj", ..."""
-        return self._grouped(lambda name: name.rpartition(".")[2])
+        return self._grouped(kind_of)
 
-    def _grouped(self, group: Callable[[str], str]) -> dict[str, ModuleSurvival]:
-        groups: dict[str, list[ModuleSurvival]] = {}
+    def by_place(self) -> dict[tuple[str, str], ModuleSurvival]:
+        """Pooled by layer and kind: a layer may have several modules of one kind."""
+        return self._grouped(lambda name: (layer_of(name), kind_of(name)))
+
+    def _grouped(self, group: Callable[[str], _Group]) -> dict[_Group, ModuleSurvival]:
+        groups: dict[_Group, list[ModuleSurvival]] = {}
         for part in self.modules:
             groups.setdefault(group(part.module), []).append(part)
-        return {name: _pool(name, parts) for name, parts in groups.items()}
+        return {place: _pool(str(place), parts) for place, parts in groups.items()}
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,16 @@ class Finding:
     def fails(self) -> bool:
         """Whether the variant's job fails."""
         return self.severe and not self.ok
+
+
+def layer_of(module: str) -> str:
+    """'11' of 'model.layers.11.self_attn.q_proj'; the name itself of what is in no layer."""
+    return found[1] if (found := _NUMBER.search(module)) else module
+
+
+def kind_of(module: str) -> str:
+    """'q_proj' of 'model.layers.11.self_attn.q_proj'."""
+    return module.rpartition(".")[2]
 
 
 def _pool(name: str, parts: Iterable[ModuleSurvival]) -> ModuleSurvival:

@@ -87,7 +87,7 @@ def _card(name: str, score: Score) -> SurvivalCard:
     survival = Survival(score.modules)
     by_layer, by_kind = survival.by_layer(), survival.by_kind()
     layers, kinds = list(by_layer)[:MOST_LAYERS], tuple(by_kind)[:MOST_KINDS]
-    parts = _by_place(survival)
+    parts = survival.by_place()
     rows = tuple(
         HeatRow(
             layer=_layer_words(layer),
@@ -131,16 +131,6 @@ _READINGS: Sequence[tuple[str, str, Callable[[float], str]]] = (
     ("relative_size", "‖ΔW‖/‖W‖", lambda value: f"{value:.2g}"),
     ("changed_share", "codes changed", _share_words),
 )
-
-
-def _by_place(survival: Survival) -> dict[tuple[str, str], ModuleSurvival]:
-    """Pooled by layer and kind: a layer may have several modules of one kind."""
-    groups: dict[tuple[str, str], list[ModuleSurvival]] = {}
-    for part in survival.modules:
-        one = Survival((part,))
-        (layer,), (kind,) = one.by_layer(), one.by_kind()
-        groups.setdefault((layer, kind), []).append(part)
-    return {place: Survival(tuple(parts)).pooled for place, parts in groups.items()}
 
 
 def _cell(part: ModuleSurvival | None, place: str) -> Cell:

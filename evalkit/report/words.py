@@ -15,10 +15,9 @@ _ON_CORPORA = ("perplexity", "divergence")
 LONGEST_TEXT = 20_000
 """Characters of one untrusted text that a report shows; a model or a file may give megabytes."""
 
-# C0 and C1 controls but tab and newline, and surrogates that no encoder takes.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-# Characters that turn the direction of the text around them; <bdi> does not close every one.
-_BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+# C0 and C1 controls but tab and newline, surrogates that no encoder takes, and characters that turn
+# the direction of the text around them, since <bdi> does not close every one.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
 def clean(text: str, *, longest: int = LONGEST_TEXT) -> str:
@@ -27,8 +26,8 @@ def clean(text: str, *, longest: int = LONGEST_TEXT) -> str:
     What is taken out is replaced by U+FFFD, so that a reader sees that something was there.
     """
     shown = text[:longest].replace("\r\n", "\n")
-    shown = _BIDI_CONTROLS.sub("\N{REPLACEMENT CHARACTER}", shown)
-    shown = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", shown)
+    if not shown.isprintable():  # most text is, and there is much of it
+        shown = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", shown)
     left_out = len(text) - longest
     return f"{shown}… ({left_out:,} more characters)" if left_out > 0 else shown
 
