@@ -41,10 +41,12 @@ def test_the_verbs_tested_here_are_all_there_are():
     assert files - {"__init__", "options", "outputs", "progress"} == set(VERBS)
 
 
-def test_help_imports_nothing_heavy():
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_imports_nothing_heavy(verb):
+    arguments = [*verb.split(), "--help"]
     unwanted = HEAVY | {"sqlalchemy", "numpy", "pydantic"}
     code = (
-        "import sys\nfrom evalkit.cli import run_command_line\nrun_command_line(['--help'])\n"
+        f"import sys\nfrom evalkit.cli import run_command_line as r\nr({arguments!r})\n"
         f"print('loaded:', *sorted({unwanted!r} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -29,18 +29,22 @@ DEBUG_FLAG = "--debug"
 def command_line(first: str = "") -> typer.Typer:
     """The command line, with every verb, or with one alone where it comes first.
 
-    typer looks at all parameters of everything that is registered, which takes a while.
+    typer looks at all parameters of everything that is registered, which takes a while, and imports
+    pydantic for those of its own, which come before any verb.
     """
+    known = first in VERBS
     app = typer.Typer(
         name="evalkit",
         help=_HELP,
         epilog="Example: evalkit run suites/quickstart.yaml",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
+        add_completion=not known,
+        add_help_option=not known,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for verb in (first,) if first in VERBS else VERBS:
+    for verb in (first,) if known else VERBS:
         import_module(f"evalkit.cli.{verb}").register(app)
     return app
 
