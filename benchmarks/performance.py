@@ -2,7 +2,8 @@
 
     python benchmarks/performance.py --data ../shared/data
 
-About three quarters of an hour on two cores that nothing else uses, half an hour with `--rounds 1`.
+About three quarters of an hour on two cores that nothing else uses, half an hour with `--rounds 1`,
+and almost twice that on a CPU without bfloat16.
 `--page` writes the page from results that are there already.
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -29,8 +29,8 @@ def find_scores(session: Session, reuse_keys: Collection[str]) -> dict[str, dict
 
 def _stored_scores(
     session: Session, reuse_keys: Collection[str]
-) -> Mapping[str, list[StoredScore]]:
-    """Every score of these keys, the oldest first."""
+) -> defaultdict[str, list[StoredScore]]:
+    """Every score of these keys, the oldest first; of other keys, none."""
     mine = tables.TokenLossRow.score_id == tables.ScoreRow.id
     query = (
         sa.select(
@@ -42,7 +42,7 @@ def _stored_scores(
         .where(tables.ScoreRow.reuse_key.in_(reuse_keys))
         .order_by(tables.ScoreRow.id)
     )
-    found: dict[str, list[StoredScore]] = defaultdict(list)
+    found: defaultdict[str, list[StoredScore]] = defaultdict(list)
     for row, length, tokens in session.execute(query):
         score = StoredScore(
             *(row.id, row.computed_in, row.metric, row.value, row.stderr, row.extra),
