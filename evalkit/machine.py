@@ -161,8 +161,7 @@ def _version(name: str) -> str:
     except importlib.metadata.PackageNotFoundError:
         return "absent"
     # A package's own description is most of its metadata, and takes long to parse.
-    headers = (found.read_text("METADATA") or "").partition("\n\n")[0]
-    line = re.search(r"^Version: *(\S+)", headers, re.MULTILINE)
+    line = re.search(r"^Version: *(\S+)", found.read_text("METADATA") or "", re.MULTILINE)
     return line.group(1) if line else found.version
 
 
