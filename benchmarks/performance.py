@@ -60,8 +60,8 @@ def measure(script: str, rounds: int, results: Path, data: Path | None) -> None:
 
 def write_page(results: Path) -> None:
     """Replace what is between this kind of CPU's markers; all the rest stays as it is."""
-    begin, end = (mark.format("bfloat16" if detect_machine().bf16 else "float32")
-                  for mark in (BEGIN, END))  # fmt: skip
+    kind = "bfloat16" if detect_machine().bf16 else "float32"
+    begin, end = BEGIN.format(kind), END.format(kind)
     text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(begin)
     after = rest.split(end)[1]

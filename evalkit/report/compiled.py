@@ -1,6 +1,6 @@
 """Templates of pages, compiled once and kept beside their text as Python keeps its own modules.
 
-Compiling them takes longer than drawing a page. What is kept depends on a template's text, on
+Compiling them takes longer than filling them in. What is kept depends on a template's text, on
 Python and on jinja2: no constant of a template passes through a function of this package.
 """
 
