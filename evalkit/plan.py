@@ -29,7 +29,7 @@ DIVERGENCE_REVISION = 1
 """Raised when our own code measures divergence otherwise."""
 FOOTPRINT_REVISION = 1
 """Raised when our own code measures costs otherwise."""
-TRAINING_REVISION = 1
+TRAINING_REVISION = 2
 """Raised when our own code changes what a recipe trains."""
 SCORING_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
 SOME_PACKAGES = ("torchao", "gguf")

@@ -79,8 +79,7 @@ def test_loftqs_first_weights_are_those_of_the_lost_part(bench, tmp_path, tiny_m
     lost = tiny_model.get_submodule(NAME).weight - quantization.layer_weight(layer).float()
     left, values, right = torch.linalg.svd(lost)
     best = left[:, :4] @ torch.diag(values[:4]) @ right[:4]
-    # trl keeps the adapters of 4-bit weights in bfloat16.
-    assert (second @ first * (2.0 / 4**0.5) - best).norm() < 0.01 * best.norm()
+    assert (second @ first * (2.0 / 4**0.5) - best).norm() < 1e-4 * best.norm()
 
 
 def test_loftq_leaves_the_base_alone(bench, tmp_path):

@@ -162,6 +162,21 @@ def test_bf16_is_trained_in_bf16_also_after_a_float32_training(bench, tmp_path):
     assert facts["effective_dtype"] == "bf16"
 
 
+@pytest.mark.parametrize("load", ["fp32", "bf16"])
+def test_an_adapter_of_quantised_weights_is_trained_in_what_they_are_computed_in(
+    bench, tmp_path, load
+):
+    spec = bench.recipe(on=({"load": load}, NF4), lora={"use_dora": True})
+    bench.train(spec, tmp_path / "out")
+    kinds = {
+        name.rpartition("lora_")[2]: str(tensor.dtype)
+        for name, tensor in load_file(tmp_path / "out" / "adapter_model.safetensors").items()
+    }
+    wanted = {"fp32": "torch.float32", "bf16": "torch.bfloat16"}[load]
+    assert kinds["A.weight"] == kinds["B.weight"] == wanted
+    assert kinds["magnitude_vector"] == "torch.float32", "its steps are too small for bfloat16"
+
+
 def test_full_fine_tuning_saves_a_whole_model(bench, tmp_path, tiny_model):
     spec = bench.recipe(on=({"load": "fp32"},), method="full", steps=6, learning_rate=3e-3)
     facts = bench.train(spec, tmp_path / "out")
