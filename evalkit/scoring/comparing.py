@@ -87,10 +87,11 @@ def measure_pairs(
     pairs: dict[int, TokenPairs] = {}
     done, total = 0, layout.n_tokens // shard.count
     subject.told(done, total)
-    for index, pair in found:
-        _check_finite(layout, index, pair)
-        pairs[index] = pair
-        done += len(pair.kl)
+    for batch in found:
+        for index, pair in batch:
+            _check_finite(layout, index, pair)
+            pairs[index] = pair
+            done += len(pair.kl)
         subject.told(done, max(done, total))
     return DivergencePart(pairs, reads_pairs(subject.model))
 

@@ -90,8 +90,8 @@ def write_reference(subject: Subject, folder: Path) -> int:
             one_by_one(subject, layout, keep),
             batch_tokens=subject.spec.batch_tokens,
         )
-        for _, count in counts:
-            done += count
+        for batch in counts:
+            done += sum(count for _, count in batch)
             subject.told(done, layout.n_tokens)
     return sum(file.stat().st_size for file in folder.iterdir())
 

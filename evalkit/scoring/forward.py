@@ -48,7 +48,7 @@ def score_windows(
     batch_tokens: int,
     longest_last: bool = False,
     shard: Shard = WHOLE,
-) -> Iterator[tuple[int, WindowScores]]:
+) -> Iterator[list[tuple[int, WindowScores]]]:
     """The loss of every target of every window, and the likeliest tokens that are wanted.
 
     Args:
@@ -59,7 +59,7 @@ def score_windows(
         shard: the batches to take; of the other windows nothing is yielded.
 
     Yields:
-        A window's index and its scores, in the order computed.
+        Of each batch, in the order computed, its windows' indices and scores.
 
     Raises:
         ScoringError: a single window does not fit into memory.
@@ -81,7 +81,7 @@ def measure_windows(
     batch_tokens: int,
     longest_last: bool = False,
     shard: Shard = WHOLE,
-) -> Iterator[tuple[int, Measured]]:
+) -> Iterator[list[tuple[int, Measured]]]:
     """Measures every window, in batches by length, the longest first.
 
     Out of memory halves the batch, for the rest of the windows too.
@@ -95,7 +95,7 @@ def measure_windows(
         shard: the batches to take; of the other windows nothing is yielded.
 
     Yields:
-        A window's index and its result, in the order computed.
+        Of each batch, in the order computed, its windows' indices and results.
 
     Raises:
         ScoringError: a single window does not fit into memory.
@@ -107,7 +107,7 @@ def measure_windows(
         batch = batches.popleft()
         results = _try(measure, batch, lengths)
         if results is not None:
-            yield from zip(batch, results, strict=True)
+            yield list(zip(batch, results, strict=True))
             continue
         _free_memory()
         budget = lengths[batch[0]] * len(batch) // 2

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evalkit.errors import ScoringError
 from evalkit.records import Corpus, OnProgress, Progress, Score
@@ -264,16 +265,20 @@ def _measure(
         longest_last=longest_last,
         shard=shard,
     )
-    for index, scored in batches:
-        loss = scored.losses
-        if not np.isfinite(loss).all():
-            window = layout.windows[index]
-            at = int(np.flatnonzero(~np.isfinite(loss))[0])
-            raise ScoringError(
-                f"{layout.unit_ids[window.unit]}: the loss of token {window.first + at} is "
-                f"{loss[at]}, not a finite number"
-            )
-        scores[index] = scored
-        done += len(loss)
+    for batch in batches:
+        for index, scored in batch:
+            _check_finite(layout, index, scored.losses)
+            scores[index] = scored
+            done += len(scored.losses)
         on_progress(done, max(done, total))
     return PerplexityPart(scores, time.perf_counter() - started, reads_pairs(model))
+
+
+def _check_finite(layout: Layout, index: int, losses: NDArray[np.float32]) -> None:
+    if not np.isfinite(losses).all():
+        window = layout.windows[index]
+        at = int(np.flatnonzero(~np.isfinite(losses))[0])
+        raise ScoringError(
+            f"{layout.unit_ids[window.unit]}: the loss of token {window.first + at} is "
+            f"{losses[at]}, not a finite number"
+        )

@@ -6,6 +6,7 @@ import gc
 import math
 import tempfile
 import time
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +103,8 @@ def probe_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
         length = min(PROBE_TOKENS, positions or PROBE_TOKENS)
         prefix = prefix_token(tokenizer)
         windows = list(document_windows(ids, Place(0, 0), prefix=prefix, max_length=length))
-    scored = dict(score_windows(model, windows, batch_tokens=PROBE_TOKENS))
+    batches = score_windows(model, windows, batch_tokens=PROBE_TOKENS)
+    scored = dict(chain.from_iterable(batches))
     losses = [scored[index].losses for index in range(len(windows))]
     return np.concatenate(losses).astype(np.float64)
 

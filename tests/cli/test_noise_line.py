@@ -82,8 +82,11 @@ def rough_batches(monkeypatch, shift):
 
     def planted(model, windows, *, longest_last, **others):
         scored = real(model, windows, longest_last=longest_last, **others)
-        for index, found in scored:
-            yield index, replace(found, losses=found.losses + (shift if longest_last else 0.0))
+        for batch in scored:
+            yield [
+                (index, replace(found, losses=found.losses + (shift if longest_last else 0.0)))
+                for index, found in batch
+            ]
 
     monkeypatch.setattr(perplexity, "score_windows", planted)
 

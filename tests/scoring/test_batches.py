@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,11 +31,10 @@ def windows() -> list[Window]:
 def scored(
     model: LlamaForCausalLM, *, batch_tokens: int, longest_last: bool = False
 ) -> tuple[list[int], dict[int, NDArray[np.float32]]]:
-    found = list(
-        forward.score_windows(
-            model, windows(), batch_tokens=batch_tokens, longest_last=longest_last
-        )
+    batches = forward.score_windows(
+        model, windows(), batch_tokens=batch_tokens, longest_last=longest_last
     )
+    found = list(itertools.chain.from_iterable(batches))
     return [index for index, _ in found], {index: scored.losses for index, scored in found}
 
 

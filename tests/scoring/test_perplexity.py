@@ -407,6 +407,18 @@ def test_progress_counts_tokens_to_the_end(tiny_model: Any, tiny_tokenizer: Any)
     }
 
 
+def test_progress_counts_a_batch_when_all_of_it_is_done(
+    tiny_model: Any, tiny_tokenizer: Any
+) -> None:
+    """One window of a batch alone would tell a speed that the model does not have."""
+    ticks: list[Progress] = []
+    result = score(
+        tiny_model, tiny_tokenizer, corpus_of(*TEXTS), batch_tokens=4096, on_progress=ticks.append
+    )
+    assert len(result.counts) > 1
+    assert [tick.done for tick in ticks] == [0, result.counts.sum()]
+
+
 # ----------------------------------------------------------------------------- bad input
 
 
