@@ -41,10 +41,18 @@ def test_the_verbs_tested_here_are_all_there_are():
     assert files - {"__init__", "options", "outputs", "progress"} == set(VERBS)
 
 
+@pytest.mark.parametrize("group", ["", "baseline", "cache", "runs"])
+def test_what_each_command_does_is_told_whole_on_80_columns(group):
+    told = evalkit(*group.split(), "--help", COLUMNS="80").stdout
+    listed = re.findall(r"^  [a-z]+ {2,}\S.*$", told.split("Commands:")[1], re.MULTILINE)
+    assert len(listed) == {"": len(VERBS), "baseline": 5, "cache": 2, "runs": 2}[group]
+    assert not [line for line in listed if line.endswith("...")]
+
+
 @pytest.mark.parametrize("verb", ["", *VERBS])
 def test_help_imports_nothing_heavy(verb):
     arguments = [*verb.split(), "--help"]
-    unwanted = HEAVY | {"sqlalchemy", "numpy", "pydantic"}
+    unwanted = HEAVY | {"sqlalchemy", "numpy", "pydantic", "rich"}
     code = (
         f"import sys\nfrom evalkit.cli import run_command_line as r\nr({arguments!r})\n"
         f"print('loaded:', *sorted({unwanted!r} & set(sys.modules)))"

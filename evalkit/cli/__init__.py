@@ -38,6 +38,8 @@ def command_line(first: str = "") -> typer.Typer:
         help=_HELP,
         epilog="Example: evalkit run suites/quickstart.yaml",
         no_args_is_help=True,
+        # Help and usage errors in plain text: rich's boxes take as long to import as all else.
+        rich_markup_mode=None,
         pretty_exceptions_enable=False,
         add_completion=not known,
         add_help_option=not known,
@@ -59,7 +61,7 @@ def main() -> None:
     """The console script's entry point: runs the command line and exits the process."""
     # What libraries make while they are imported stays; to look through it for garbage again and
     # again takes a tenth of a short command. Jobs look as usual (LocalExecutor).
-    gc.set_threshold(100_000)
+    gc.set_threshold(300_000)
     # Threads of numpy's and scipy's OpenBLAS spin a while before they sleep, from when they are
     # made: a tenth of a short command's processor time. They read this when they are imported.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
@@ -77,9 +79,7 @@ def run_command_line(arguments: list[str]) -> int:
         _show(error, debug=DEBUG_FLAG in arguments)
         return error.exit_code
     except ClickException as error:
-        from typer import rich_utils
-
-        rich_utils.rich_format_error(error)
+        error.show()
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         result = INTERRUPTED

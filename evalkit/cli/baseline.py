@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from evalkit.store import Store
 
 commands = typer.Typer(
-    help="Promote a run to what later runs are compared with; list, show, export, import.",
+    help="Promote the run that later runs are compared with; list, show.",
     epilog="Example: evalkit baseline promote latest",
     no_args_is_help=True,
 )
@@ -131,9 +131,9 @@ def export(
     suite: SuiteName = None,
     database: options.Database = None,
 ) -> None:
-    """Write a baseline as a small JSON file that a repository can commit.
+    """Write a baseline as a JSON file, for a repository to commit.
 
-    It holds sums, counts and hashes of documents, and no text of any of them.
+    It is small: it holds sums, counts and hashes of documents, and no text of any of them.
     """
     from evalkit.baselines.file import write_baseline
     from evalkit.machine import readable_bytes
@@ -146,9 +146,10 @@ def export(
 
 @commands.command("import", epilog="Example: evalkit baseline import baselines/quickstart.json")
 def import_file(file: File, database: options.Database = None) -> None:
-    """Read an exported baseline into the store, as the newest of its suite and name.
+    """Read an exported baseline into the store.
 
-    To compare with a file once, `evalkit run --baseline FILE` needs no import.
+    There it is the newest of its suite and name. To compare with a file once,
+    `evalkit run --baseline FILE` needs no import.
     """
     from evalkit.baselines.file import read_baseline
 

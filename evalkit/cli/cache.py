@@ -16,7 +16,7 @@ KINDS = ("bases", "residuals", "quantized", "adapters", "tokens", "scratch")
 _DAY = 86_400
 
 commands = typer.Typer(
-    help="List or delete converted and quantised weights, adapters and tokenised corpora.",
+    help="List or delete weights, adapters and corpora kept on this disk.",
     epilog="Example: evalkit cache list",
     no_args_is_help=True,
 )

@@ -39,10 +39,11 @@ def compare(
     ] = "main",
     database: options.Database = None,
 ) -> None:
-    """Compare two runs, or two variants: every shared score with its interval, and what changed.
+    """Compare two runs or variants: every score, and what changed.
 
-    B is compared with A, document by document. Without :VARIANT all variants of one name are
-    compared. Nothing passes or fails here: exit code 0, or 2 where there is no such run.
+    B is compared with A, document by document, each score with its interval. Without :VARIANT all
+    variants of one name are compared. Nothing passes or fails here: exit code 0, or 2 where there
+    is no such run.
     """
     from rich.console import Console
 

@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(cache: options.CacheFolder = None) -> None:
-    """Look at this machine: device, number formats, packages, hub, cache.
+    """Look at this machine: device, formats, packages, hub, cache.
 
     Exit code: 0 nothing stands in the way · 4 something does.
     """

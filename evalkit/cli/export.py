@@ -25,7 +25,7 @@ def export(
     cache: options.CacheFolder = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Write a variant as a folder that `from_pretrained` loads and that scores the same."""
+    """Write a variant as a folder for `from_pretrained`. It scores the same."""
     from rich.console import Console
 
     from evalkit.cli.progress import watch

@@ -46,7 +46,10 @@ def plan(
     cache: options.CacheFolder = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Show a run's jobs, what is stored already, and the smallest change that gates could see."""
+    """Show a run's jobs, and the smallest change that its gates see.
+
+    Of what is stored already, it says where.
+    """
     from rich.console import Console
 
     from evalkit.machine import detect_machine

@@ -69,7 +69,7 @@ def run(
     address: options.ClusterAddress = None,
     shards: options.Shards = 1,
 ) -> None:
-    """Run a suite: fine-tune or load its variants, score them, judge its gates.
+    """Run a suite: make its variants, score them, judge its gates.
 
     Exit code: 0 every gate is ok · 1 a gate is not ok · 2 the suite or the command line is wrong ·
     3 a job failed · 4 this machine cannot run the suite · 130 interrupted.

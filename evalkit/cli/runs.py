@@ -59,9 +59,10 @@ def export_file(
     every: Annotated[bool, typer.Option("--all", help="Every run of the store.")] = False,
     database: options.Database = None,
 ) -> None:
-    """Write whole runs to a file: every score with what lies behind it, samples, verdicts.
+    """Write whole runs to a file.
 
-    The same runs give the same bytes. Unlike an exported baseline it holds texts and tokens.
+    It holds every score with what lies behind it, samples and verdicts, and unlike an exported
+    baseline texts and tokens. The same runs give the same bytes.
     """
     from evalkit.errors import UsageError
     from evalkit.machine import readable_bytes

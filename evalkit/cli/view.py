@@ -38,7 +38,7 @@ def view(
     pages: options.WholePages = 5,
     database: options.Database = None,
 ) -> None:
-    """Write the pages of all runs and serve them to this machine until Ctrl-C."""
+    """Serve the pages of all runs to this machine until Ctrl-C."""
     if host not in _LOOPBACK and not allow_remote:
         raise UsageError(
             f"--host {host}: others could read every report, and nothing asks them for a password "
