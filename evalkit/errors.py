@@ -11,6 +11,7 @@
     ├── TrainingError             3  fine-tuning went wrong
     ├── ScoringError              3  a score that is not finite, or cannot be computed
     └── StoreError                3  the database
+        └── NoStoreError          2  a place where no store is
 
 They are caught once, in `evalkit.cli`, and printed without a traceback.
 """
@@ -111,3 +112,9 @@ class ScoringError(EvalkitError):
 
 class StoreError(EvalkitError):
     """The database cannot be opened, read or written."""
+
+
+class NoStoreError(StoreError):
+    """There is no store where one is to be read: another place was meant, or nothing ran yet."""
+
+    exit_code = 2

@@ -8,7 +8,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from evalkit.errors import StoreError
+from evalkit.errors import NoStoreError, StoreError
 from evalkit.store.engines import BUSY_SECONDS, POSTGRESQL, SQLITE, display, make_engine
 from evalkit.store.failures import explained, masked
 from evalkit.store.tables import REVISIONS, VERSION_TABLE
@@ -79,6 +79,7 @@ def open_engine(url: sa.URL, *, create: bool) -> sa.Engine:
         create: make a database that is not there; otherwise that is an error.
 
     Raises:
+        NoStoreError: there is none, and none is to be made.
         StoreError: it cannot be opened, is not ours, or is newer than this code.
         MissingPackageError: its driver is not installed.
     """
@@ -89,7 +90,7 @@ def open_engine(url: sa.URL, *, create: bool) -> sa.Engine:
         try:
             revision = stored_revision(engine, place)
             if revision is None and not create:
-                raise StoreError(
+                raise NoStoreError(
                     f"{place}: this database holds no store yet; `evalkit run SUITE` makes one"
                 )
             # Only now: a database of another program, or of a newer evalkit, stays as it is.
@@ -111,7 +112,7 @@ def _prepare_file(url: sa.URL, *, create: bool) -> None:
     if file.exists():
         return
     if not create:
-        raise StoreError(f"{file}: there is no store yet; `evalkit run SUITE` makes one")
+        raise NoStoreError(f"{file}: there is no store yet; `evalkit run SUITE` makes one")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

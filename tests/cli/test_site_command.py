@@ -71,7 +71,7 @@ def test_a_report_of_one_run_is_as_it_was(place, capsys):
 
 def test_without_a_store_nothing_is_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert run_command_line(["report", "--site", "pages", "--db", "none.db"]) == 3
+    assert run_command_line(["report", "--site", "pages", "--db", "none.db"]) == 2
     assert "there is no store yet" in capsys.readouterr().err
     assert not (tmp_path / "pages").exists()
 
