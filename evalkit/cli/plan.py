@@ -48,7 +48,7 @@ def plan(
 ) -> None:
     """Show a run's jobs, and the smallest change that its gates see.
 
-    Of what is stored already, it says where.
+    Nothing is computed; of what is stored already, it says in which run.
     """
     from rich.console import Console
 

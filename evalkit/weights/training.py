@@ -199,7 +199,7 @@ def _make_trainer(recipe: _Recipe, built: BuiltVariant, scratch: Path) -> SFTTra
 def _train_in_float32(model: Any, dtype: str) -> None:
     """Takes back that trl makes adapters of quantised weights bfloat16, where nothing else is.
 
-    A CPU without bfloat16 multiplies it in twenty to forty times the time of float32.
+    A CPU without bfloat16 multiplies it in twenty to fifty times the time of float32.
     """
     if dtype == "fp32":
         for parameter in model.parameters():
