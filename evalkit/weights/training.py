@@ -188,8 +188,8 @@ def _make_trainer(recipe: _Recipe, built: BuiltVariant, scratch: Path) -> SFTTra
             )
     if peft_config is not None:
         _train_in_float32(trainer.model, recipe.dtype(built))
-    if peft_config is not None and peft_config.use_qalora:
-        check_pooled(trainer.model, "default", peft_config.qalora_group_size, recipe.name)
+        if peft_config.use_qalora:
+            check_pooled(trainer.model, "default", peft_config.qalora_group_size, recipe.name)
     trainer.remove_callback(PrinterCallback)
     if len(trainer.train_dataset) == 0:
         raise TrainingError(f"{recipe.name}: no document has a token to learn in max_length tokens")
@@ -199,7 +199,7 @@ def _make_trainer(recipe: _Recipe, built: BuiltVariant, scratch: Path) -> SFTTra
 def _train_in_float32(model: Any, dtype: str) -> None:
     """Takes back that trl makes adapters of quantised weights bfloat16, where nothing else is.
 
-    A CPU without bfloat16 multiplies it in twenty to fifty times the time of float32.
+    A CPU without bfloat16 takes many times as long for it as for float32 (benchmarks/training.py).
     """
     if dtype == "fp32":
         for parameter in model.parameters():
