@@ -19,7 +19,7 @@ from evalkit.records import DIVERGENCE, SURVIVAL, JsonObject
 from evalkit.sources import Sources
 from evalkit.suite import AdapterSpec, PerplexitySpec, Suite, TaskSpec
 
-SCORING_REVISION = 1
+SCORING_REVISION = 2
 """Raised when our own code changes a score of the same variant."""
 TASK_REVISION = 1
 """Raised when our own code changes a score of the same task."""

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from evalkit.errors import ScoringError
 from evalkit.records import DIVERGENCE, Corpus, OnProgress, Progress
 from evalkit.scoring import log_probs
-from evalkit.scoring.forward import Measured, forward_logits, measure_windows
+from evalkit.scoring.forward import measure_windows
 from evalkit.scoring.layout import Layout, plan_layout
+from evalkit.scoring.logit_rows import Measured, measure_logits
 from evalkit.scoring.pairs import plan_pairs, reads_pairs
 from evalkit.scoring.perplexity import check_fit
-from evalkit.scoring.token_pairs import TokenPairs, compare_rows, known_rows
-from evalkit.scoring.windows import Shard, TokenIds
+from evalkit.scoring.token_pairs import TokenPairs, compare_rows, joined, known_rows
+from evalkit.scoring.windows import Shard
 
 if TYPE_CHECKING:
     import torch
@@ -88,56 +89,63 @@ def measure_pairs(
     done, total = 0, layout.n_tokens // shard.count
     subject.told(done, total)
     for batch in found:
-        for index, pair in batch:
-            _check_finite(layout, index, pair)
-            pairs[index] = pair
-            done += len(pair.kl)
+        for index, pieces in batch:
+            pairs[index] = joined(pieces)
+            _check_finite(layout, index, pairs[index])
+            done += len(pairs[index].kl)
         subject.told(done, max(done, total))
     return DivergencePart(pairs, reads_pairs(subject.model))
 
 
 def _beside_written(
     subject: Subject, layout: Layout, folder: Path
-) -> Callable[[Sequence[int]], list[TokenPairs]]:
+) -> Callable[[Sequence[int]], list[list[TokenPairs]]]:
     stored = log_probs.open_log_probs(folder, layout.windows)
     starts = first_rows(layout)
 
-    def compare(index: int, logits: torch.Tensor) -> TokenPairs:
+    def compare(index: int, rows: slice, logits: torch.Tensor) -> TokenPairs:
+        start = starts[index] + rows.start
         return compare_rows(
             logits,
-            layout.windows[index].targets,
-            lambda rows: stored.read(moved(rows, starts[index]), logits.device),
+            layout.windows[index].targets[rows],
+            lambda some: stored.read(moved(some, start), logits.device),
             _common_vocabulary(subject.tokenizer, logits.shape[-1], stored.vocabulary),
         )
 
-    return one_by_one(subject, layout, compare)
+    return by_pieces([subject.model], layout, compare)
 
 
 def _in_lockstep(
     subject: Subject, layout: Layout, reference_model: PreTrainedModel
-) -> Callable[[Sequence[int]], list[TokenPairs]]:
+) -> Callable[[Sequence[int]], list[list[TokenPairs]]]:
     reference_model.eval()
 
-    def compare(batch: Sequence[int]) -> list[TokenPairs]:
+    def compare(index: int, rows: slice, theirs: torch.Tensor, logits: torch.Tensor) -> TokenPairs:
+        targets, other = layout.windows[index].targets[rows], theirs.to(logits.device)
+        return compare_rows(
+            logits,
+            targets,
+            lambda some: known_rows(other[some].double(), targets[some]),
+            _common_vocabulary(subject.tokenizer, logits.shape[-1], other.shape[-1]),
+        )
+
+    return by_pieces([reference_model, subject.model], layout, compare)
+
+
+def by_pieces(
+    models: Sequence[PreTrainedModel], layout: Layout, measure: Callable[..., Measured]
+) -> Callable[[Sequence[int]], list[list[Measured]]]:
+    """Measures each window of a batch from the logits of one forward pass of each model.
+
+    Args:
+        models: as for `measure_logits`.
+        layout: the windows.
+        measure: as for `measure_logits`, but told the window's place in the layout.
+    """
+
+    def batched(batch: Sequence[int]) -> list[list[Measured]]:
         windows = [layout.windows[index] for index in batch]
-        theirs = forward_logits(reference_model, windows)
-        ours = forward_logits(subject.model, windows)
-        return [
-            _compare_models(subject.tokenizer, window.targets, rows, other)
-            for window, rows, other in zip(windows, ours, theirs, strict=True)
-        ]
-
-    return compare
-
-
-def one_by_one(
-    subject: Subject, layout: Layout, measure: Callable[[int, torch.Tensor], Measured]
-) -> Callable[[Sequence[int]], list[Measured]]:
-    """Measures each window of a batch from the logits of one forward pass."""
-
-    def batched(batch: Sequence[int]) -> list[Measured]:
-        logits = forward_logits(subject.model, [layout.windows[index] for index in batch])
-        return [measure(index, rows) for index, rows in zip(batch, logits, strict=True)]
+        return measure_logits(models, windows, lambda place, *rest: measure(batch[place], *rest))
 
     return batched
 
@@ -151,21 +159,6 @@ def first_rows(layout: Layout) -> list[int]:
 def moved(rows: slice, start: int) -> slice:
     """A window's rows among those of all windows."""
     return slice(start + rows.start, start + rows.stop)
-
-
-def _compare_models(
-    tokenizer: PreTrainedTokenizerBase,
-    targets: TokenIds,
-    logits: torch.Tensor,
-    reference: torch.Tensor,
-) -> TokenPairs:
-    other = reference.to(logits.device)
-    return compare_rows(
-        logits,
-        targets,
-        lambda rows: known_rows(other[rows].double(), targets[rows]),
-        _common_vocabulary(tokenizer, logits.shape[-1], other.shape[-1]),
-    )
 
 
 def _common_vocabulary(tokenizer: PreTrainedTokenizerBase, ours: int, theirs: int) -> int:

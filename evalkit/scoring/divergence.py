@@ -19,11 +19,11 @@ from evalkit.scoring import log_probs
 from evalkit.scoring.comparing import (
     DivergencePart,
     Subject,
+    by_pieces,
     first_rows,
     measure_pairs,
     moved,
     not_finite,
-    one_by_one,
 )
 from evalkit.scoring.divergence_summary import summarise
 from evalkit.scoring.forward import measure_windows
@@ -71,27 +71,27 @@ def write_reference(subject: Subject, folder: Path) -> int:
     with written_aside(folder, lasting=False) as aside:
         files: list[log_probs.LogProbs] = []
 
-        def keep(index: int, logits: torch.Tensor) -> int:
+        def keep(index: int, rows: slice, logits: torch.Tensor) -> int:
             if not files:
                 files.append(log_probs.create(aside, layout.windows, logits.shape[-1]))
-            targets = layout.windows[index].targets
-            for rows, exact in float64_pieces(logits):
-                known = known_rows(exact, targets[rows])
+            targets = layout.windows[index].targets[rows]
+            for some, exact in float64_pieces(logits):
+                known = known_rows(exact, targets[some])
                 if not bool(known.losses.isfinite().all()):
-                    losses = known.losses.cpu().numpy()
-                    raise ScoringError(not_finite(layout, index, losses, first=rows.start))
-                files[0].write(moved(rows, starts[index]), exact, known)
+                    losses, first = known.losses.cpu().numpy(), rows.start + some.start
+                    raise ScoringError(not_finite(layout, index, losses, first=first))
+                files[0].write(moved(some, starts[index] + rows.start), exact, known)
             return len(targets)
 
         done = 0
         subject.model.eval()
-        counts = measure_windows(
+        batches = measure_windows(
             layout.windows,
-            one_by_one(subject, layout, keep),
+            by_pieces([subject.model], layout, keep),
             batch_tokens=subject.spec.batch_tokens,
         )
-        for batch in counts:
-            done += sum(count for _, count in batch)
+        for batch in batches:
+            done += sum(sum(counts) for _, counts in batch)
             subject.told(done, layout.n_tokens)
     return sum(file.stat().st_size for file in folder.iterdir())
 

@@ -7,21 +7,18 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import ScoringError
-from evalkit.scoring.last_logits import last_logits, takes_kept
-from evalkit.scoring.pairs import pair_logits, reads_pairs
+from evalkit.scoring.logit_rows import Measured, measure_logits
 from evalkit.scoring.windows import WHOLE, Shard, TokenIds, Window, batch_size
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
-
-Measured = TypeVar("Measured")
 
 PIECE = {"cpu": 2**20, "cuda": 2**26}
 """Logits taken to float32 at once, never all of them: 4 MiB, which stay in a CPU's cache (three
@@ -157,51 +154,20 @@ def forward_losses(model: PreTrainedModel, batch: Sequence[Window]) -> list[Wind
     """
     import torch
 
-    return [
-        _cross_entropy(rows, torch.from_numpy(window.targets), window.n_tops)
-        for rows, window in zip(forward_logits(model, batch), batch, strict=True)
-    ]
+    def losses(place: int, rows: slice, logits: torch.Tensor) -> WindowScores:
+        window = batch[place]
+        n_tops = max(0, min(window.n_tops, rows.stop) - rows.start)
+        return _cross_entropy(logits, torch.from_numpy(window.targets[rows]), n_tops)
+
+    return [_joined(pieces) for pieces in measure_logits([model], batch, losses)]
 
 
-def forward_logits(model: PreTrainedModel, batch: Sequence[Window]) -> list[torch.Tensor]:
-    """One forward pass, right-padded: for each window the logits (targets, vocabulary).
-
-    They are views of one tensor, in the model's dtype, on its device.
-    """
-    import torch
-
-    if reads_pairs(model):
-        return pair_logits(model, batch)
-    device = model.get_input_embeddings().weight.device
-    ids, mask = _padded(batch)
-    inputs = {"attention_mask": None if mask is None else mask.to(device), "use_cache": False}
-    # Positions before the first target of any row are context only.
-    first = min(len(window.inputs) - len(window.targets) for window in batch)
-    if first and takes_kept(model):
-        logits = last_logits(model, ids.to(device), ids.shape[1] - first, **inputs)
-    else:
-        first = 0
-        # Not inference_mode: what a layer caches in its first forward must still be usable by a
-        # merge, or by training, afterwards.
-        with torch.no_grad():
-            logits = model(input_ids=ids.to(device), **inputs).logits
-    return [
-        logits[row, len(window.inputs) - len(window.targets) - first : len(window.inputs) - first]
-        for row, window in enumerate(batch)
-    ]
-
-
-def _padded(batch: Sequence[Window]) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Inputs of shape (batch, longest), and their mask, None where nothing is padded."""
-    import torch
-
-    lengths = [len(window.inputs) for window in batch]
-    ids = torch.zeros((len(batch), max(lengths)), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, window in enumerate(batch):
-        ids[row, : lengths[row]] = torch.from_numpy(window.inputs)
-        mask[row, : lengths[row]] = 1
-    return ids, mask if min(lengths) < max(lengths) else None
+def _joined(pieces: Sequence[WindowScores]) -> WindowScores:
+    return WindowScores(
+        np.concatenate([piece.losses for piece in pieces]),
+        np.concatenate([piece.top_ids for piece in pieces]),
+        np.concatenate([piece.top_probabilities for piece in pieces]),
+    )
 
 
 def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, n_tops: int) -> WindowScores:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,6 +45,14 @@ class TokenPairs:
     losses: Float64s
     """The variant's −ln p of the token that came."""
     reference_losses: Float64s
+
+
+def joined(pieces: Sequence[TokenPairs]) -> TokenPairs:
+    """What pieces of one window gave, in the order of its targets."""
+    names = (field.name for field in fields(TokenPairs))
+    return TokenPairs(
+        *(np.concatenate([getattr(piece, name) for piece in pieces]) for name in names)
+    )
 
 
 def known_rows(logits: torch.Tensor, targets: TokenIds) -> KnownRows:

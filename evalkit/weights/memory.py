@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from evalkit import paths
+from evalkit.scoring.logit_rows import LOGIT_ROWS, body_of
 from evalkit.weights.adapters import meta_model
 from evalkit.weights.checkpoint import stored_dtype
 from evalkit.weights.heap import trim_heap
@@ -49,6 +50,8 @@ class Sizes:
     layers: int
     hidden: int
     vocabulary: int
+    whole_logits: bool
+    """Whether the logits of a whole batch are in memory at once, and not only so many rows."""
 
 
 def estimate_bytes(
@@ -63,8 +66,8 @@ def estimate_bytes(
     """Estimates the most memory that building and scoring a variant takes at once, in bytes.
 
     Only the configuration is read; the model is built on torch's meta device. The estimate is the
-    largest state of the weights on the path, or the last one with what a batch adds (its logits,
-    one layer's activations), and the libraries themselves. Every step gives a layer's old weight up
+    largest state of the weights on the path, or the last one with what a batch adds (logits, one
+    layer's activations), and the libraries themselves. Every step gives a layer's old weight up
     as it makes the new one, so no two states add up; only group4 is made out of a whole model.
     Pages of a file that is only read are the system's to take back, and are not counted.
 
@@ -97,8 +100,9 @@ def estimate_bytes(
         elif isinstance(step, paths.Attach):
             stored += (ranks or {}).get(step.adapter, _RANK) * sizes.linear_edges * 4
         peak = max(peak, stored + beside)
-    each = sizes.vocabulary * _BYTES[dtype] + sizes.hidden * _LAYER_BYTES
-    return max(peak, stored + batch_tokens * each) + _RUNTIME
+    rows = batch_tokens if sizes.whole_logits else min(batch_tokens, LOGIT_ROWS)
+    batch = rows * sizes.vocabulary * _BYTES[dtype] + batch_tokens * sizes.hidden * _LAYER_BYTES
+    return max(peak, stored + batch) + _RUNTIME
 
 
 def estimate_training_bytes(
@@ -181,6 +185,7 @@ def model_sizes(skeleton: torch.nn.Module) -> Sizes:
         layers=int(config.num_hidden_layers),
         hidden=int(config.hidden_size),
         vocabulary=int(config.vocab_size),
+        whole_logits=body_of(skeleton) is None,
     )
 
 

@@ -55,7 +55,7 @@ def test_smaller_batches_move_next_to_nothing_in_float32(tiny_model: LlamaForCau
         np.testing.assert_allclose(losses, second[index], rtol=0, atol=2e-5)
 
 
-def test_the_output_layer_is_not_computed_for_what_is_context_in_every_row(
+def test_the_output_layer_is_computed_for_targets_alone(
     tiny_model: LlamaForCausalLM,
 ) -> None:
     whole = windows()
@@ -65,15 +65,15 @@ def test_the_output_layer_is_not_computed_for_what_is_context_in_every_row(
     ]
     shapes: list[int] = []
     watch = tiny_model.get_output_embeddings().register_forward_hook(
-        lambda layer, inputs, logits: shapes.append(logits.shape[1])
+        lambda layer, inputs, logits: shapes.append(logits.shape[:2].numel())
     )
     try:
         every = forward.forward_losses(tiny_model, whole)
         some = forward.forward_losses(tiny_model, halves)
     finally:
         watch.remove()
-    # The shortest row has 7 positions, of which 3 are context; the longest has 64.
-    assert shapes == [64, 61]
+    # With the body each row's last position goes there, and is not looked at.
+    assert shapes == [len(whole), sum(LENGTHS), len(halves), sum(-(-n // 2) for n in LENGTHS)]
     for one, two in zip(every, some, strict=True):
         np.testing.assert_allclose(
             one.losses[len(one.losses) // 2 :], two.losses, rtol=0, atol=2e-5
