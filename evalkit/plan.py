@@ -6,36 +6,31 @@ the number. Names (of the suite, a variant, an adapter, a corpus) are in no key.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from evalkit.digests import digest_json
 from evalkit.judging.noise import computed_in
-from evalkit.machine import Machine
-from evalkit.paths import Attach, Path, Quantize, VariantGraph, merged_adapters, path_json
+from evalkit.paths import Attach, Path, VariantGraph, merged_adapters, path_json
 from evalkit.plan_jobs import LeftOut, ReferenceJob, RepeatJob, ScoreJob, TrainJob
+from evalkit.plan_keys import (
+    DIVERGENCE_REVISION,
+    FOOTPRINT_REVISION,
+    SCORING_PACKAGES,
+    SCORING_REVISION,
+    SURVIVAL_REVISION,
+    TASK_PACKAGES,
+    TASK_REVISION,
+    Environment,
+    environment_identity,
+    packages_on,
+    path_identity,
+    recipe_key,
+)
 from evalkit.records import DIVERGENCE, SURVIVAL, JsonObject
 from evalkit.sources import Sources
-from evalkit.suite import AdapterSpec, PerplexitySpec, Suite, TaskSpec
+from evalkit.suite import PerplexitySpec, Suite, TaskSpec
 
-SCORING_REVISION = 2
-"""Raised when our own code changes a score of the same variant."""
-TASK_REVISION = 1
-"""Raised when our own code changes a score of the same task."""
-SURVIVAL_REVISION = 2
-"""Raised when our own code measures survival otherwise."""
-DIVERGENCE_REVISION = 1
-"""Raised when our own code measures divergence otherwise."""
-FOOTPRINT_REVISION = 1
-"""Raised when our own code measures costs otherwise."""
-TRAINING_REVISION = 2
-"""Raised when our own code changes what a recipe trains."""
-SCORING_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes")
-SOME_PACKAGES = ("torchao", "gguf")
-"""Compute where a path quantises with the one, and where the other expands the base's own file."""
-TASK_PACKAGES = ("lm_eval", "datasets")
-TRAINING_PACKAGES = (*SCORING_PACKAGES, "trl", "accelerate", "datasets")
 SAMPLES = "samples"
 """The key under which generated samples are planned, beside the metrics' names."""
 FOOTPRINT = "footprint"
@@ -44,15 +39,6 @@ _TASK = "task "
 _NO_MATTER = {"token_losses": 64}
 """Of a perplexity's key, whatever the suite says: how much is kept with a number does not move it.
 A stored number that keeps less than is asked for is no match all the same: see `find_stored`."""
-
-
-@dataclass(frozen=True)
-class Environment:
-    """What can move a number and is neither in the suite nor in its sources."""
-
-    machine: Machine
-    versions: Mapping[str, str]
-    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,7 +145,7 @@ class Plan:
             "revision": SCORING_REVISION,
             "base": self.sources.weights.digest,
             "computed_in": computed_in(path_json(job.variant.path), machine.effective_dtypes()),
-            **_environment_identity(self.suite, self.environment, SCORING_PACKAGES),
+            **environment_identity(self.suite, self.environment, SCORING_PACKAGES),
         }
         return {
             name: digest_json({"floor": circumstances, "measure": measure})
@@ -191,12 +177,12 @@ class Plan:
         }
 
     def _variant_identity(self, job: ScoreJob, digests: Mapping[str, str]) -> JsonObject:
-        packages = _packages(SCORING_PACKAGES, job.variant.path, self.sources)
+        packages = packages_on(SCORING_PACKAGES, job.variant.path, self.sources)
         return {
             "revision": SCORING_REVISION,
             "base": self.sources.weights.digest,
             "path": path_identity(job.variant.path, digests),
-            **_environment_identity(self.suite, self.environment, packages),
+            **environment_identity(self.suite, self.environment, packages),
         }
 
     def _perplexity_identity(self, spec: PerplexitySpec) -> JsonObject:
@@ -237,61 +223,6 @@ def _reference_job(suite: Suite, scoring: tuple[ScoreJob, ...]) -> ReferenceJob 
         return None
     job = next(job for job in scoring if job.variant.name == spec.reference)
     return ReferenceJob(job, spec)
-
-
-def recipe_key(spec: AdapterSpec, suite: Suite, sources: Sources, environment: Environment) -> str:
-    """The key of what training yields: base, path it is trained on, data, every field, versions."""
-    if spec.on_path is None or spec.data is None:
-        raise ValueError("only an adapter that is trained here has a recipe")
-    packages = _packages(TRAINING_PACKAGES, spec.on_path, sources)
-    # Which other seeds there are does not move what this one trains.
-    # Nor does how often a checkpoint is kept on the way.
-    training = spec.training and {
-        **spec.training.model_dump(mode="json", exclude={"seeds"}),
-        "save_steps": None,
-    }
-    return digest_json(
-        {
-            "revision": TRAINING_REVISION,
-            "base": sources.weights.digest,
-            "on": path_identity(spec.on_path, {}),
-            "data": sources.corpora[spec.data].digest,
-            "lora": spec.lora.model_dump(mode="json") if spec.lora else None,
-            "training": training,
-            **_environment_identity(suite, environment, packages),
-        }
-    )
-
-
-def path_identity(path: Path, digests: Mapping[str, str]) -> list[JsonObject]:
-    """A path's steps as JSON, with each adapter's name replaced by the digest of its content."""
-    return [
-        {"attach": digests[step.adapter]} if isinstance(step, Attach) else encoded
-        for step, encoded in zip(path, path_json(path), strict=True)
-    ]
-
-
-def _packages(names: tuple[str, ...], path: Path, sources: Sources) -> tuple[str, ...]:
-    """The packages that compute along a path, beside those that compute along every one."""
-    kinds = {step.type for step in path if isinstance(step, Quantize)}
-    computing = ("torchao-int8" in kinds, sources.weights.kind == "gguf")
-    return (*names, *itertools.compress(SOME_PACKAGES, computing))
-
-
-def _environment_identity(
-    suite: Suite, environment: Environment, packages: tuple[str, ...]
-) -> JsonObject:
-    machine = environment.machine
-    return {
-        "dtypes": machine.effective_dtypes(),
-        "device": machine.name,
-        "driver": machine.driver,
-        "threads": machine.threads,
-        "device_map": suite.model.device_map,
-        **({} if suite.model.gpus is None else {"gpus": suite.model.gpus}),
-        "trust_remote_code": environment.trust_remote_code,
-        "versions": {name: environment.versions[name] for name in packages},
-    }
 
 
 def _attached(path: Path) -> tuple[str, ...]:

@@ -16,14 +16,8 @@ from evalkit.judging.gates import judge
 from evalkit.judging.noise import Floors, floors_json
 from evalkit.machine import Machine, detect_machine, package_versions, readable_bytes
 from evalkit.masking import masked, masked_json
-from evalkit.plan import (
-    SOME_PACKAGES,
-    TASK_PACKAGES,
-    TRAINING_PACKAGES,
-    Environment,
-    Plan,
-    make_plan,
-)
+from evalkit.plan import Plan, make_plan
+from evalkit.plan_keys import SOME_PACKAGES, TASK_PACKAGES, TRAINING_PACKAGES, Environment
 from evalkit.provenance import gather
 from evalkit.records import Baseline, OnProgress, RunRecord, Verdict
 from evalkit.running.floors import check_gates, stored_floors

@@ -18,14 +18,8 @@ import pytest
 
 from evalkit.machine import Machine
 from evalkit.paths import Attach, Dequantize, Load, Quantize
-from evalkit.plan import (
-    SOME_PACKAGES,
-    TASK_PACKAGES,
-    TRAINING_PACKAGES,
-    Environment,
-    Plan,
-    make_plan,
-)
+from evalkit.plan import Plan, make_plan
+from evalkit.plan_keys import SOME_PACKAGES, TASK_PACKAGES, TRAINING_PACKAGES, Environment
 from evalkit.records import Gate
 from evalkit.sources import resolve
 from evalkit.suite import Suite, load_suite

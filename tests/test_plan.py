@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from evalkit.machine import Machine
-from evalkit.plan import TRAINING_PACKAGES, Environment, make_plan, recipe_key
+from evalkit.plan import make_plan
+from evalkit.plan_keys import TRAINING_PACKAGES, Environment, recipe_key
 from evalkit.records import Corpus, Document
 from evalkit.sources import Sources, WeightsSource
 from evalkit.suite import suite_from_json

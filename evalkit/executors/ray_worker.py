@@ -14,7 +14,7 @@ from evalkit.errors import MachineError, WeightsError
 from evalkit.executors.performing import perform
 from evalkit.executors.tasks import Outcome, Task
 from evalkit.machine import detect_machine, package_versions
-from evalkit.plan import SOME_PACKAGES, TASK_PACKAGES, TRAINING_PACKAGES
+from evalkit.plan_keys import SOME_PACKAGES, TASK_PACKAGES, TRAINING_PACKAGES
 from evalkit.records import Progress
 from evalkit.seals import is_unbroken
 from evalkit.sources import adapter_digest

@@ -11,8 +11,9 @@ from typing import Literal
 
 from evalkit.digests import digest_json
 from evalkit.errors import UsageError
-from evalkit.plan import FOOTPRINT, SAMPLES, Plan, recipe_key
+from evalkit.plan import FOOTPRINT, SAMPLES, Plan
 from evalkit.plan_jobs import RepeatJob, ScoreJob, TrainJob
+from evalkit.plan_keys import recipe_key
 from evalkit.records import BASELINE, DIVERGENCE, SURVIVAL
 from evalkit.suite import AdapterSpec, PerplexitySpec, Suite, TaskSpec
 

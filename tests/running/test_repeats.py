@@ -10,7 +10,8 @@ import pytest
 
 from evalkit.errors import UsageError
 from evalkit.machine import Machine
-from evalkit.plan import SAMPLES, TRAINING_PACKAGES, Environment, Plan, make_plan
+from evalkit.plan import SAMPLES, Plan, make_plan
+from evalkit.plan_keys import TRAINING_PACKAGES, Environment
 from evalkit.records import Corpus, Document
 from evalkit.running.repeats import (
     Noise,
