@@ -57,25 +57,21 @@ def measured(tmp_path_factory, tiny_tokenizer):
     return {each["variant"]: each for each in found}
 
 
-def test_the_estimate_is_near_the_measured_peak(measured):
+def test_peaks_are_as_estimated_and_no_path_holds_two_16_bit_models(measured):
+    """One test, for what is measured takes two minutes, and two workers would both measure it."""
     for name, found in measured.items():
         apart = found["measured"] - found["estimated"]
         assert abs(apart) <= BAND * found["estimated"] + KERNELS, (name, found)
 
-
-def test_no_path_holds_two_16_bit_models(measured):
-    """The peak is one model in 16 bits and what scoring a batch takes, +15 %."""
+    # The peak is one model in 16 bits and what scoring a batch takes, +15 %.
     whole = measured["fp16"]["weights"]
     for name, found in measured.items():
         scoring = found["score"] - found["weights"] if name in SIXTEEN_BIT else 0
         assert found["measured"] <= (1 + BAND) * (whole + max(0, scoring)) + KERNELS, (name, found)
 
-
-def test_what_is_quantised_again_takes_no_more_to_score_than_what_never_was_merged(measured):
-    """Neither the merged model nor the file that it went through is still in memory.
-
-    Embeddings are: what never was merged reads the rows that it needs out of a mapped file.
-    """
+    # What is quantised again takes no more to score than what never was merged: neither the merged
+    # model nor the file that it went through is still in memory. Embeddings are: what never was
+    # merged reads the rows that it needs out of a mapped file.
     again, once = measured["fp16-merged-nf4"]["score"], measured["nf4"]["score"]
     embeddings = 2 * 2 * 8000 * 768
     assert again <= once + embeddings + KERNELS, (again, once)
