@@ -7,6 +7,7 @@ file that wrote it, or to the working directory for `--set`.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def read_suite_tree(path: Path, *, overrides: Sequence[str] = ()) -> SuiteTree:
         UsageError: there is no such file, or an override is malformed.
     """
     if not path.is_file():
-        raise UsageError(f"{path}: there is no such suite file")
+        raise UsageError(f"{path}: there is no such suite file{_instead_of(path)}")
     layers = _read_layers(path)
     root, texts = layers[0][1], [f"# {layers[0][0]}\n{layers[0][2]}"]
     for label, node, text in layers[1:]:
@@ -81,6 +82,20 @@ def read_suite_tree(path: Path, *, overrides: Sequence[str] = ()) -> SuiteTree:
         root = _merge(root, _read_override(override, index=MAX_LAYERS + 1 + index), at=())
         texts.append(f"# --set {override}\n")
     return SuiteTree(absolute_paths(root), "\n".join(texts))
+
+
+def _instead_of(path: Path) -> str:
+    """What may have been meant: a suite in the same folder, if there is one of a similar name."""
+    try:
+        if path.is_dir():
+            return ": it is a folder"
+        there = [file for file in path.parent.iterdir() if file.suffix.lower() in _SUFFIXES]
+    except (OSError, ValueError):  # no such folder, or no name that a file can have
+        return ""
+    # A suffix is no likeness: names are compared without it.
+    named = {file.stem: str(file) for file in sorted(there)}
+    near = difflib.get_close_matches(path.stem, named, n=1)
+    return f" (did you mean '{named[near[0]]}'?)" if near else ""
 
 
 # ----------------------------------------------------------------------------- extends
@@ -107,7 +122,8 @@ def _extended(path: Path, extends: Node, seen: Sequence[Path]) -> Path:
     named = os.path.expanduser(extends.value)  # noqa: PTH111 - Path's raises on an unknown user
     target = Path(os.path.normpath(path.parent / named))
     if "\0" in extends.value or not target.is_file():
-        raise _stop(extends.place, "extends", f"there is no file {str(target)!r}")
+        what = f"there is no file {str(target)!r}{_instead_of(target)}"
+        raise _stop(extends.place, "extends", what)
     if target.suffix.lower() not in _SUFFIXES:
         raise _stop(extends.place, "extends", f"{str(target)!r} is no suite (allowed: .yaml, .yml)")
     checkout = _checkout(path)

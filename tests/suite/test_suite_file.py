@@ -1,6 +1,7 @@
 """Reading YAML: lines, layers, files, and that no file does more than be refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -101,8 +102,27 @@ def test_a_huge_file_is_refused_unread(write):
 def test_a_missing_file_is_a_mistake_of_the_command_line(tmp_path):
     with pytest.raises(UsageError, match="there is no such suite file"):
         load_suite(tmp_path / "nowhere.yaml")
-    with pytest.raises(UsageError, match="there is no such suite file"):
+    with pytest.raises(UsageError, match="there is no such suite file: it is a folder"):
         load_suite(tmp_path)
+
+
+def test_a_similar_name_is_told(write, tmp_path, monkeypatch):
+    near = write("guanaco.yaml", "name: near\n")
+    write("action.yml", "name: of something else\n")
+    write("guanco.txt", "no suite\n")
+    for wrong in ("guanco.yaml", "guanaco", "guanaco.yml"):
+        with pytest.raises(UsageError) as error:
+            load_suite(tmp_path / wrong)
+        told = f"{tmp_path / wrong}: there is no such suite file (did you mean '{near}'?)"
+        assert str(error.value) == told
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"\(did you mean 'guanaco\.yaml'\?\)"):
+        load_suite(Path("Guanaco.yaml"))
+    for other in ("llama.yaml", "nowhere/guanaco.yaml"):
+        with pytest.raises(UsageError, match=r"there is no such suite file$"):
+            load_suite(tmp_path / other)
+    with pytest.raises(SuiteError, match=r"there is no file .*guanaca.* \(did you mean '.*guanaco"):
+        load_suite(write("top.yaml", "extends: guanaca.yaml\n"))
 
 
 def test_anchors_a_byte_order_mark_and_quoted_digits_are_fine(write):
