@@ -135,7 +135,8 @@ class Names:
     adapters: Mapping[str, AdapterMethod] = field(default_factory=dict)
     data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The settings of every data set, as written."""
-    variants: Sequence[str] = ()
+    variants: Sequence[str] | None = ()
+    """None where there are none to refer to: that is told, and not of every reference."""
     metrics: Sequence[str] = ()
     tasks: Sequence[str] = ()
     """The first parts of the tasks' metrics."""
@@ -160,7 +161,9 @@ DataReference = Annotated[Text, AfterValidator(_data_reference)]
 
 def _variant_reference(name: str, info: ValidationInfo) -> str:
     names = names_of(info)
-    what = unknown(name, names.variants, what="variant") if names is not None else None
+    if names is None or names.variants is None:
+        return name
+    what = unknown(name, names.variants, what="variant")
     if what is not None:
         raise wrong(what)
     return name

@@ -82,7 +82,7 @@ def _metric(name: str, info: ValidationInfo) -> str:
 
 def _reference(name: str, info: ValidationInfo) -> str:
     names = names_of(info)
-    if name == BASELINE or names is None or name in names.variants:
+    if name == BASELINE or names is None or names.variants is None or name in names.variants:
         return name
     what = unknown(name, [*names.variants, BASELINE], what="variant")
     raise wrong(str(what))

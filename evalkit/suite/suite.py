@@ -150,16 +150,21 @@ def _names(raw: Mapping[str, Any]) -> Names:
     measured = metrics if isinstance(metrics, Mapping) else {}
     perplexity, divergence = measured.get("perplexity"), measured.get(DIVERGENCE)
     named = list(perplexity_entries(perplexity)) if perplexity is not None else []
-    variants = raw.get("variants")
-    entries = [variant_entry(v) for v in variants] if isinstance(variants, list) else []
     return Names(
         dtype=dtype if dtype in DTYPES else "fp16",
         adapters={name: training_method(adapter) for name, adapter in _items(adapters)},
         data={name: spec if isinstance(spec, Mapping) else {} for name, spec in _items(data)},
-        variants=list(dict.fromkeys(entry[0] for entry in entries if entry is not None)),
+        variants=_variant_names(raw.get("variants")),
         metrics=[*named, *([DIVERGENCE] if divergence is not None else [])],
         tasks=[name for name, _, _ in task_entries(raw.get("tasks")) if name],
     )
+
+
+def _variant_names(variants: object) -> list[str] | None:
+    if not isinstance(variants, list) or not variants:
+        return None
+    entries = map(variant_entry, variants)
+    return list(dict.fromkeys(entry[0] for entry in entries if entry is not None))
 
 
 def _items(value: object) -> list[tuple[str, Any]]:

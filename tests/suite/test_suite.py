@@ -232,6 +232,14 @@ def test_bad_variants(problems, variants, problem):
     ))  # fmt: skip
 
 
+@pytest.mark.parametrize("variants", ["variants=[]", "variants=fp16", "variants.0=fp16"])
+def test_without_variants_nothing_is_said_of_what_refers_to_them(problems, variants):
+    gates = "gates=[{metric: perplexity, variant: nf4, against: fp16, max_increase: 1%}]"
+    divergence = "metrics.divergence={on: test, reference: fp16}"
+    (found,) = problems(variants, gates, divergence)
+    assert found == "variants: must be a list of at least one variant"
+
+
 def test_a_variant_may_rename_a_preset_and_number_its_modules(load):
     suite = load("variants=[{deployed: nf4}, {'4': [quantize: {type: nf4, skip_modules: [7]}]}]")
     assert [variant.name for variant in suite.variants] == ["deployed", "4"]
