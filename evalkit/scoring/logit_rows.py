@@ -1,8 +1,8 @@
 """The logits of a batch's targets, some rows at a time: those of a whole batch are never there.
 
 A model's body is asked once for the whole batch, and what follows it (the output layer, and what
-some models do to its results) for pieces of what the body said of the targets. What is padding, or
-context only, never reaches the output layer.
+some models do to its results) for pieces of what the body said of the targets. Of padding and of
+what is context only, one position a row reaches the output layer at most.
 """
 
 from __future__ import annotations

@@ -30,10 +30,7 @@ from evalkit.store.engines import for_writing
 from evalkit.store.failures import explained
 from evalkit.store.opening import database_url, open_engine
 from evalkit.store.reader import StoreReader
-from evalkit.store.results import (
-    RepeatResult,
-    VariantResult,
-)
+from evalkit.store.results import RepeatResult, VariantResult
 
 DEFAULT_STORE: Final = ".evalkit/evalkit.db"
 """Where runs go when the command line names no database, relative to the working directory."""

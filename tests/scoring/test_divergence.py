@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from evalkit.corpora import corpus_digest
 from evalkit.errors import DataError, ScoringError, WeightsError
 from evalkit.records import Corpus, Document, Gate, Progress
-from evalkit.scoring import log_probs, token_pairs
+from evalkit.scoring import log_probs, logit_rows, token_pairs
 from evalkit.scoring.divergence import Subject, score_divergence, score_lockstep, write_reference
 from evalkit.scoring.divergence_summary import percentiles
 from evalkit.scoring.log_probs import RANGE, decode, encode, reference_bytes
@@ -89,9 +89,12 @@ def by_unit(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
     return np.array([values[unit == index].sum() for index in range(unit.max() + 1)])
 
 
-@pytest.fixture
-def pair(tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path) -> Any:
-    """A variant, its reference's file, and both scored."""
+@pytest.fixture(params=[7, 2048], ids=["pieces of 7", "one piece"])
+def pair(
+    request: Any, tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path, monkeypatch: Any
+) -> Any:
+    """A variant, its reference's file, and both scored; pieces of logits end inside of windows."""
+    monkeypatch.setattr(logit_rows, "LOGIT_ROWS", request.param)
     variant = moved(tiny_model, 0.2)
     reference, _ = subject_of(tiny_model, tiny_tokenizer)
     write_reference(reference, tmp_path / "reference")

@@ -13,7 +13,7 @@ import torch
 
 from evalkit.corpora import corpus_digest
 from evalkit.records import Corpus, Document, Score, TokenLosses
-from evalkit.scoring import forward, kept_losses
+from evalkit.scoring import forward, kept_losses, logit_rows
 from evalkit.scoring.perplexity import score_perplexity
 from evalkit.scoring.windows import Window
 from evalkit.suite import PerplexitySpec
@@ -54,14 +54,17 @@ def probabilities(model: Any, ids: list[int]) -> np.ndarray:
 
 @pytest.mark.parametrize("batch_tokens", [1, 100, 4096])
 @pytest.mark.parametrize("piece", [3 * 320 + 1, 2**20])
+@pytest.mark.parametrize("rows", [7, 2048])
 def test_the_likeliest_tokens_are_those_of_a_float64_softmax(
     tiny_model: Any,
     tiny_tokenizer: Any,
     batch_tokens: int,
+    rows: int,
     piece: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(forward.PIECE, "cpu", piece)
+    monkeypatch.setattr(logit_rows, "LOGIT_ROWS", rows)
     kept = score(tiny_model, tiny_tokenizer, batch_tokens=batch_tokens).token_losses
     assert [part.unit for part in kept] == [0, 1, 2, 3]
     for part, text in zip(kept, TEXTS, strict=True):
