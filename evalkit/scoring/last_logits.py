@@ -42,6 +42,6 @@ def last_logits(model: Any, ids: torch.Tensor, kept: int, **inputs: Any) -> torc
 def _contiguous(_: Any, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """The end of each row in one piece.
 
-    On a CPU, a bfloat16 product with a slice of a tensor takes five times as long.
+    On a CPU, a bfloat16 product with a slice of a tensor takes many times as long.
     """
     return tuple(part.contiguous() for part in hidden)
