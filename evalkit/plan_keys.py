@@ -16,11 +16,11 @@ from evalkit.records import JsonObject
 from evalkit.sources import Sources
 from evalkit.suite import AdapterSpec, Suite
 
-SCORING_REVISION = 2
+SCORING_REVISION = 3
 """Raised when our own code changes a score of the same variant."""
 TASK_REVISION = 1
 """Raised when our own code changes a score of the same task."""
-SURVIVAL_REVISION = 2
+SURVIVAL_REVISION = 3
 """Raised when our own code measures survival otherwise."""
 DIVERGENCE_REVISION = 1
 """Raised when our own code measures divergence otherwise."""

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 Measured = TypeVar("Measured")
 
-LOGIT_ROWS = 2048
-"""Rows of logits at once: in 16 bits, 192 MiB over a vocabulary of 49,152. In float32 on a CPU, 512
-to 2,048 take no longer than 4,096. In bfloat16, each piece rearranges the weights: no fewer."""
+LOGIT_ROWS = 512
+"""Rows of logits at once: in 16 bits, 48 MiB over a vocabulary of 49,152. On a CPU, in bfloat16 and
+in float32, they take no longer than 4,096 at once; below 256 they do in float32."""
 
 _Piece = list[tuple[int, slice]]
 """Windows' places in the batch, each with some of its targets."""
