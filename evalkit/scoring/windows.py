@@ -156,7 +156,7 @@ def batch_size(lengths: Sequence[int], budget: int) -> int:
     """How many of the next windows, longest first, go into one batch.
 
     A batch ends where its budget does; also, once it is a quarter full, at a window so short that
-    more than a quarter of its row would be padding.
+    more than 15 % of its row would be padding.
 
     Args:
         lengths: input lengths, in falling order, at least one.
@@ -165,7 +165,7 @@ def batch_size(lengths: Sequence[int], budget: int) -> int:
     longest = lengths[0]
     size = 1
     while size < len(lengths) and (size + 1) * longest <= budget:
-        if lengths[size] < 0.75 * longest and size * longest >= budget // 4:
+        if lengths[size] < 0.85 * longest and size * longest >= budget // 4:
             break
         size += 1
     return size
