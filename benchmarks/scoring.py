@@ -33,7 +33,7 @@ from evalkit.weights.tokenizers import load_tokenizer
 SUITE = ROOT / "suites" / "quickstart.yaml"
 BATCHES = (512, 1024, 2048, 4096, 8192)
 STEP = 32
-"""Rows of the bare side's float32 cross-entropy at once: more or fewer are slower."""
+"""Rows of the bare side's float32 cross-entropy at once: 16 to 64 are the fastest."""
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ TASK_REVISION = 1
 """Raised when our own code changes a score of the same task."""
 SURVIVAL_REVISION = 3
 """Raised when our own code measures survival otherwise."""
-DIVERGENCE_REVISION = 1
+DIVERGENCE_REVISION = 2
 """Raised when our own code measures divergence otherwise."""
 FOOTPRINT_REVISION = 1
 """Raised when our own code measures costs otherwise."""
